@@ -1,0 +1,69 @@
+# Every command a person types. `make help` lists them.
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3.11
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+
+ARCHIVE ?= model_store/demo.mar
+WEIGHTS := jobs/demo/weights.safetensors
+
+.PHONY: help setup demo demo-weights demo-evaluate serve stop test test-full lint bench clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: $(VENV)/.setup ## make .venv and install what Whybox needs
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "make setup needs Python 3.11; '$(PYTHON)' is not there (PYTHON=... names another)" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
+
+$(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing into $(VENV); torch is large, this takes some minutes the first time"
+	$(PIP) --editable '.[demo]'
+	touch $@
+
+$(VENV)/.test: $(VENV)/.setup
+	@$(PIP) --editable '.[demo,test]'
+	touch $@
+
+model_store/demo.mar: $(VENV)/.setup $(WEIGHTS) $(shell find handlers -name '*.py')
+	@$(RUN) -m archives build --detector fasterrcnn_regnet_small_fpn --weights $(WEIGHTS) \
+	    --name demo --version 1.0 --export-path model_store --force
+
+demo: model_store/demo.mar ## see it work: an endpoint and a bulk job explain 200 scenes
+	@$(RUN) -m jobs.demo
+
+demo-weights: $(VENV)/.setup ## train the demo's detector anew (up to an hour on two cores)
+	@$(RUN) -m jobs.demo.train --output $(WEIGHTS)
+
+demo-evaluate: $(VENV)/.setup ## print the demo detector's AP50 on held-out scenes
+	@$(RUN) -m jobs.demo.evaluate --weights $(WEIGHTS)
+
+serve: $(ARCHIVE) ## start TorchServe with ARCHIVE (the demo's by default) on 127.0.0.1
+	@$(RUN) -m archives serve --archive $(ARCHIVE)
+
+stop: $(VENV)/.setup ## stop what `make serve` started
+	@$(RUN) -m archives stop
+
+lint: $(VENV)/.test ## ruff and mypy
+	@$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: lint model_store/demo.mar ## what CI runs: lint, types, tests
+	@$(RUN) -m pytest -m 'not full'
+
+test-full: lint model_store/demo.mar ## the long tests as well
+	@$(RUN) -m pytest
+
+bench: $(VENV)/.test ## the time that explanations add to detection
+	@$(RUN) -m tests.benchmarks.gradcam
+
+clean: ## remove what the commands made, .venv too
+	@rm -rf $(VENV) model_store demo-output .serve build *.egg-info .mypy_cache .ruff_cache .pytest_cache

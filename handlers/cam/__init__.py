@@ -1,0 +1,1 @@
+"""Methods: activations and gradients to heatmaps. Nothing here knows a detector."""

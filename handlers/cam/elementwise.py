@@ -1,0 +1,25 @@
+"""Methods that weigh every cell by its own gradient: they tell instances of a category apart."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from handlers.cam.gradient import MapGradient
+from handlers.cam.registry import METHODS
+
+
+@METHODS.register("odam")
+@METHODS.register("hirescam")
+def hirescam(gradient: MapGradient) -> Tensor:
+    """HiResCAM (Draelos and Carin 2020): sum_k g_k A_k, cell by cell.
+
+    Taken at the pyramid level that emitted the box and cut at zero it is ODAM (Zhao and Chan, ICLR
+    2023), whose optional Gaussian smoothing is left out.
+    """
+    return gradient.elementwise(lambda activation, g: (activation * g).sum(1))
+
+
+@METHODS.register("layercam")
+def layercam(gradient: MapGradient) -> Tensor:
+    """LayerCAM (Jiang et al. 2021): sum_k ReLU(g_k) A_k."""
+    return gradient.elementwise(lambda activation, g: (activation * g.relu()).sum(1))

@@ -1,0 +1,57 @@
+"""Methods that take the first principal component of a map (Muhammad and Yeasin 2020).
+
+Channels are the variables, cells the observations, centred. The sign of a principal component is
+arbitrary: it is chosen so that the map correlates with what it was computed from, summed over
+channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from handlers.cam.gradient import MapGradient
+from handlers.cam.registry import METHODS
+
+
+@METHODS.register("eigencam")
+def eigencam(gradient: MapGradient) -> Tensor:
+    """EigenCAM: the first principal component of A. It knows neither class nor box: all detections
+    that a map emitted share one picture."""
+    channels, height, width = gradient.activation.shape
+    cells = gradient.activation.reshape(channels, -1).T
+    centred = cells - cells.mean(0)
+    projection = centred @ _first_component(centred.T @ centred)
+    if projection @ centred.sum(1) < 0:
+        projection = -projection
+    return projection.view(1, height, width).repeat(len(gradient.gradient), 1, 1)
+
+
+@METHODS.register("eigengradcam")
+def eigengradcam(gradient: MapGradient) -> Tensor:
+    """EigenGradCAM: the first principal component of g A, which is zero outside the footprint."""
+    _, height, width = gradient.activation.shape
+    number = height * width
+    maps = gradient.gradient.new_zeros(len(gradient.gradient), number)
+    for window in gradient.windows():
+        cells = (window.activation * window.gradient).flatten(2).transpose(1, 2)  # [n, a * b, C]
+        mean = cells.sum(1) / number
+        # Covariance over the whole map: the cells outside the window are zero before centring.
+        covariance = cells.transpose(1, 2) @ cells - number * mean[:, :, None] * mean[:, None, :]
+        component = _first_component(covariance)
+        offset = (mean * component).sum(-1, keepdim=True)
+        inside = (cells @ component[:, :, None])[..., 0]
+        # Correlation with the sum over channels; the centred values outside add offset times mean.
+        summed = cells.sum(-1)
+        agreement = (inside * summed).sum(-1) - number * offset[:, 0] * mean.sum(-1)
+        sign = torch.where(agreement < 0, -1.0, 1.0)[:, None]
+        maps[window.index] = (-offset * sign).expand(-1, number)
+        window.add_to(maps, inside * sign)
+    return maps.view(-1, height, width)
+
+
+def _first_component(covariance: Tensor) -> Tensor:
+    """The eigenvector [..., C] of the largest eigenvalue of a symmetric [..., C, C]."""
+    _, vectors = torch.linalg.eigh(covariance.double())
+    component: Tensor = vectors[..., -1].to(covariance.dtype)
+    return component

@@ -1,0 +1,43 @@
+"""Methods that weigh whole channels by a function of their gradient."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from handlers.cam.gradient import MapGradient
+from handlers.cam.registry import METHODS
+
+
+@METHODS.register("gradcam")
+def gradcam(gradient: MapGradient) -> Tensor:
+    """Grad-CAM (Selvaraju et al. 2017): sum_k mean(g_k) A_k."""
+    return gradient.weighted(gradient.mean())
+
+
+@METHODS.register("gradcam++")
+def gradcam_plus_plus(gradient: MapGradient) -> Tensor:
+    """Grad-CAM++ (Chattopadhay et al. 2018): w_k = sum(alpha ReLU(g)).
+
+    The paper's alpha = g^2 / (2 g^2 + sum(A) g^3) is 1 / (2 + sum(A) g). It assumes A >= 0, but
+    pyramid maps are signed and would let the denominator pass through zero, so sum(A) is taken over
+    ReLU(A): the same on the maps of the paper, and at least 2 wherever ReLU(g) > 0.
+    """
+    total = gradient.activation.relu().sum((-2, -1))[:, None, None]
+
+    def weight(_: Tensor, g: Tensor) -> Tensor:
+        positive = g.relu()
+        return positive / (2 + total * positive)
+
+    return gradient.weighted(gradient.channel_sums(weight))
+
+
+@METHODS.register("xgradcam")
+def xgradcam(gradient: MapGradient) -> Tensor:
+    """XGrad-CAM (Fu et al. 2020): w_k = sum(g A) / sum(A).
+
+    The denominator is taken over |A|: the same on the non-negative maps of the paper, and it does
+    not change sign on signed pyramid maps. A channel that is zero everywhere weighs nothing.
+    """
+    total = gradient.activation.abs().sum((-2, -1))
+    weights = gradient.inner() / total.masked_fill(total == 0, 1)
+    return gradient.weighted(weights)

@@ -1,0 +1,1 @@
+"""Adapters: detectors behind the four verbs. Nothing here knows a CAM method."""

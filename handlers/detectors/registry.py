@@ -1,0 +1,101 @@
+"""Detectors by name: how to build an architecture, and which adapter gives it the four verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torchvision
+from torch import Tensor, nn
+
+from handlers.detectors.base import Detector
+from handlers.registry import Registry
+
+
+class DetectorError(ValueError):
+    """An architecture, weights or a model that cannot be used; the message says what to do."""
+
+
+# Adapters by the class of model that they fit, as "module.Class".
+ADAPTERS: Registry[Callable[[Any], Detector]] = Registry("adapter", "handlers.detectors")
+# Builders of our own, by architecture; torchvision's are found in torchvision.
+ARCHITECTURES: Registry[Callable[..., nn.Module]] = Registry("architecture", "handlers.detectors")
+
+
+def class_path(kind: type) -> str:
+    """The name under which adapters of a model class are registered."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def detector_for(model: nn.Module) -> Detector:
+    """The four verbs for `model`, by the nearest of its base classes that has an adapter.
+
+    Raises DetectorError for a model that no adapter fits.
+    """
+    for kind in type(model).__mro__:
+        adapter = ADAPTERS.get(class_path(kind))
+        if adapter is not None:
+            return adapter(model)
+    raise DetectorError(
+        f"no adapter for a {class_path(type(model))}; there are adapters for"
+        f" {', '.join(ADAPTERS.names())}. README, 'Add a detector', shows how to write one"
+    )
+
+
+def architectures() -> list[str]:
+    """Names of all architectures that `build_model` builds and an adapter fits, sorted."""
+    theirs = [
+        name
+        for name in torchvision.models.list_models(module=torchvision.models.detection)
+        if name.startswith("fasterrcnn_")
+    ]
+    return sorted({*theirs, *ARCHITECTURES.names()})
+
+
+def build_model(
+    architecture: str, num_classes: int, options: Mapping[str, Any] | None = None
+) -> nn.Module:
+    """The architecture with random weights, in eval mode; downloads nothing.
+
+    num_classes counts the background; options are keyword arguments of the builder, e.g. min_size.
+    Raises DetectorError for an unknown architecture or options that its builder refuses.
+    """
+    if architecture not in architectures():
+        raise DetectorError(
+            f"unknown detector {architecture!r}; expected one of {', '.join(architectures())}"
+        )
+    own = ARCHITECTURES.get(architecture)
+    try:
+        if own is not None:
+            model = own(num_classes=num_classes, **(options or {}))
+        else:
+            builder = torchvision.models.get_model_builder(architecture)
+            model = builder(
+                weights=None, weights_backbone=None, num_classes=num_classes, **(options or {})
+            )
+    except (TypeError, ValueError) as error:
+        raise DetectorError(f"{architecture} cannot be built: {error}") from error
+    return model.eval()
+
+
+def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Copies `weights` (any floating type) into `model`.
+
+    Raises DetectorError, naming the first tensors that differ, unless every name and shape fits.
+    """
+    own = model.state_dict()
+    differences = [f"missing {name}" for name in own if name not in weights]
+    differences += [f"unexpected {name}" for name in weights if name not in own]
+    differences += [
+        f"{name} is {list(weights[name].shape)}, expected {list(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    if differences:
+        shown = "; ".join(differences[:4])
+        more = f"; and {len(differences) - 4} more" if len(differences) > 4 else ""
+        raise DetectorError(
+            f"the weights do not fit the architecture: {shown}{more}."
+            " Check --detector and the number of categories"
+        )
+    model.load_state_dict(dict(weights))

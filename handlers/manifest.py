@@ -1,0 +1,78 @@
+"""The archive's own description, `whybox.json`: what it holds and which code can read it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+MANIFEST_NAME = "whybox.json"
+FORMAT_VERSION = 1
+
+
+class ArchiveError(ValueError):
+    """An archive that cannot be used; the message says what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What `whybox.json` says.
+
+    architecture: a name of `handlers.detectors.registry`, e.g. "fasterrcnn_resnet50_fpn".
+    categories: names by label; label 0 is the background.
+    files: sha256 (hex) of every other file in the archive, by its path with forward slashes.
+    options: keyword arguments for the architecture's builder, e.g. {"min_size": 320}.
+    defaults: fields of ExplainRequest that a request leaves out.
+    """
+
+    name: str
+    version: str
+    architecture: str
+    categories: tuple[str, ...]
+    files: Mapping[str, str] = field(repr=False)
+    weights: str = "weights.safetensors"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    torch: str = ""
+    torchvision: str = ""
+    whybox: str = ""
+    format: int = FORMAT_VERSION
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) over the table of files: the same wherever the archive is unpacked."""
+        return hashlib.sha256(_canonical(dict(self.files))).hexdigest()
+
+    def to_json(self) -> bytes:
+        """UTF-8 JSON with sorted keys and a final newline; the same manifest, the same bytes."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Manifest:
+        """Raises ArchiveError if `data` is no manifest, or one of a newer format."""
+        try:
+            values = json.loads(data)
+        except ValueError as error:
+            raise ArchiveError(f"{MANIFEST_NAME} is not JSON ({error}); build again") from error
+        if not isinstance(values, dict) or not isinstance(values.get("format"), int):
+            raise ArchiveError(f"{MANIFEST_NAME} has no format number; build the archive again")
+        if values["format"] > FORMAT_VERSION:
+            raise ArchiveError(
+                f"the archive has format {values['format']}, this Whybox reads up to"
+                f" {FORMAT_VERSION}; update Whybox or build the archive with this version"
+            )
+        known = {each.name for each in fields(cls)}
+        missing = {"name", "version", "architecture", "categories", "files"} - values.keys()
+        if missing or values.keys() - known:
+            raise ArchiveError(
+                f"{MANIFEST_NAME}: missing {sorted(missing)}, unknown"
+                f" {sorted(values.keys() - known)}; build the archive again"
+            )
+        values["categories"] = tuple(values["categories"])
+        return cls(**values)
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -1,0 +1,166 @@
+"""What the endpoint reads and writes: a request item to a picture and options, results to bytes."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from handlers.images import PictureError, decode_picture
+from handlers.render import encode_heatmap, encode_jpeg, overlay_all
+from handlers.schema import Detections, ExplainRequest, Explanation, RequestError
+
+FORMATS = ("json", "overlay", "npz")
+# Names under which a picture may come: ours, and TorchServe's conventions.
+PICTURE_FIELDS = ("picture", "data", "body")
+
+
+@dataclass(frozen=True)
+class Message:
+    """One request: picture uint8 [3, H, W], what to explain, and the answer's format."""
+
+    picture: Tensor
+    request: ExplainRequest
+    format: str = "json"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One item's answer: its bytes, their media type, and the HTTP status."""
+
+    body: bytes
+    content_type: str = "application/json"
+    status: int = 200
+
+
+def parse_message(item: Mapping[str, Any], defaults: ExplainRequest) -> Message:
+    """A request item as TorchServe hands it over.
+
+    A raw body is the picture; multipart fields are one of PICTURE_FIELDS and the options; JSON
+    holds the picture in base64 and the options. Raises PictureError or RequestError.
+    """
+    body = item.get("body")
+    fields = dict(body) if isinstance(body, Mapping) else dict(item)
+    given = [name for name in PICTURE_FIELDS if name in fields]
+    if not given:
+        raise RequestError(
+            "picture", None, "bytes as the body, a multipart field, or base64 in JSON"
+        )
+    data = _picture_bytes(fields.pop(given[0]))
+    values = {name: _text(name, value) for name, value in fields.items()}
+    answer = values.pop("format", "json")
+    if answer not in FORMATS:
+        raise RequestError("format", answer, ", ".join(FORMATS))
+    request = ExplainRequest.from_fields(values, defaults)
+    return Message(decode_picture(data), request, answer)
+
+
+def _picture_bytes(value: object) -> bytes:
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value)
+    if isinstance(value, str):
+        try:
+            return base64.b64decode(value, validate=True)
+        except (binascii.Error, ValueError) as error:
+            raise PictureError(f"the picture's text is not base64: {error}") from error
+    raise RequestError("picture", value, "bytes as the body, a multipart field, or base64 in JSON")
+
+
+def _text(name: str, value: Any) -> Any:
+    """Multipart text fields arrive as bytes."""
+    if not isinstance(value, (bytes, bytearray)):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise RequestError(name, bytes(value), "UTF-8 text") from error
+
+
+def detections_json(
+    detections: Detections, categories: Sequence[str], request: ExplainRequest
+) -> bytes:
+    """TorchServe's conventional answer: [{"person": [x1, y1, x2, y2], "score": 0.99}, ...]."""
+    rows = []
+    for box, label, score in zip(
+        detections.boxes.tolist(),
+        detections.labels.tolist(),
+        detections.scores.tolist(),
+        strict=True,
+    ):
+        category = categories[label]
+        if score >= request.score_threshold and request.category in (None, category):
+            rows.append({category: box, "score": score})
+    return to_json(rows[: request.max_detections])
+
+
+def explanations_json(picture: Tensor, explanations: Sequence[Explanation]) -> bytes:
+    """{"picture": {"width", "height"}, "explanations": [{box, ..., "heatmap": {"png", ...}}]}."""
+    return to_json(
+        {
+            "picture": {"width": picture.shape[2], "height": picture.shape[1]},
+            "explanations": [_explanation_fields(each) for each in explanations],
+        }
+    )
+
+
+def _explanation_fields(explanation: Explanation) -> dict[str, Any]:
+    heatmap = explanation.heatmap
+    return {
+        "index": explanation.index,
+        "box": list(explanation.box),
+        "label": explanation.label,
+        "category": explanation.category,
+        "score": explanation.score,
+        "method": explanation.method,
+        "target": explanation.target,
+        "layer": explanation.layer,
+        "level": explanation.level,
+        "heatmap": {
+            "png": base64.b64encode(encode_heatmap(heatmap)).decode(),
+            "width": heatmap.shape[1],
+            "height": heatmap.shape[0],
+            "min": float(heatmap.min()),
+            "max": float(heatmap.max()),
+        },
+        "geometry": explanation.geometry.to_dict(),
+    }
+
+
+def explanations_overlay(picture: Tensor, explanations: Sequence[Explanation]) -> bytes:
+    """A JPEG of the picture, its boxes and the maximum of their heatmaps."""
+    return encode_jpeg(overlay_all(picture, explanations))
+
+
+def explanations_npz(picture: Tensor, explanations: Sequence[Explanation]) -> bytes:
+    """An .npz: heatmap_0, heatmap_1, ... (float32 [h, w], raw), and what they explain.
+
+    boxes [N, 4], labels [N], scores [N], indices [N], geometries [N] (JSON text).
+    """
+    arrays: dict[str, Any] = {
+        f"heatmap_{place}": each.heatmap.numpy() for place, each in enumerate(explanations)
+    }
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        boxes=np.array([each.box for each in explanations], np.float32).reshape(-1, 4),
+        labels=np.array([each.label for each in explanations], np.int64),
+        scores=np.array([each.score for each in explanations], np.float32),
+        indices=np.array([each.index for each in explanations], np.int64),
+        geometries=np.array(
+            [json.dumps(each.geometry.to_dict()) for each in explanations], np.str_
+        ),
+        **arrays,
+    )
+    return buffer.getvalue()
+
+
+def to_json(value: object) -> bytes:
+    """UTF-8 JSON."""
+    return json.dumps(value).encode()

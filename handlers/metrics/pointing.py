@@ -1,0 +1,59 @@
+"""Where a heatmap points: its peak, and its share inside the box (both on the map's own cells)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from handlers.schema import Explanation
+
+
+def peak(explanation: Explanation) -> tuple[float, float]:
+    """The middle (x, y), in picture pixels, of the largest cell (the first of equals).
+
+    A cell that reaches beyond the picture is cut at its border first, so the point lies on it.
+    """
+    height, width = explanation.heatmap.shape
+    place = int(explanation.heatmap.argmax())
+    row, column = divmod(place, width)
+    geometry = explanation.geometry
+    left, top = geometry.point_of(column, row, height, width)
+    right, bottom = geometry.point_of(column + 1, row + 1, height, width)
+    x = (_clip(left, geometry.picture_width) + _clip(right, geometry.picture_width)) / 2
+    y = (_clip(top, geometry.picture_height) + _clip(bottom, geometry.picture_height)) / 2
+    return x, y
+
+
+def energy_in_box(explanation: Explanation) -> float:
+    """The share of the map's sum that lies inside the box, 0 ... 1 (Wang et al. 2020, Score-CAM).
+
+    As that paper does, the smallest value is subtracted first. A cell that the box or the picture's
+    border cuts counts by its part inside; padding beyond the picture does not count. A map with
+    nothing in it has energy 0.
+    """
+    geometry = explanation.geometry
+    picture = (0.0, 0.0, float(geometry.picture_width), float(geometry.picture_height))
+    on_picture = _cover(explanation, picture)
+    heat = explanation.heatmap.double()
+    heat = heat - heat[on_picture > 0].min() if bool((on_picture > 0).any()) else heat
+    total = float((heat * on_picture).sum())
+    if total <= 0:
+        return 0.0
+    return float((heat * _cover(explanation, explanation.box)).sum()) / total
+
+
+def _clip(value: float, limit: float) -> float:
+    return min(max(value, 0.0), limit)
+
+
+def _cover(explanation: Explanation, box: tuple[float, float, float, float]) -> Tensor:
+    """How much of each cell lies inside a box given in picture pixels: [h, w], 0 ... 1."""
+    height, width = explanation.heatmap.shape
+    x1, y1 = explanation.geometry.cell_of(box[0], box[1], height, width)
+    x2, y2 = explanation.geometry.cell_of(box[2], box[3], height, width)
+    return torch.outer(_overlap(y1, y2, height), _overlap(x1, x2, width))
+
+
+def _overlap(start: float, end: float, cells: int) -> Tensor:
+    left = torch.arange(cells, dtype=torch.float64)
+    return ((left + 1).clamp(max=end) - left.clamp(min=start)).clamp(min=0)

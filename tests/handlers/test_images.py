@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from handlers.images import Geometry, PictureError, decode_picture, to_image
+
+RED, GREY = (200, 30, 10), (128, 128, 128)
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def png_of_sixteen_bits(value: int) -> bytes:
+    """A 2x1 grey PNG, written by hand from the PNG specification."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 0, 0, 0, 0)
+    row = b"\0" + struct.pack(">HH", value, value)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        [chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(row)), chunk(b"IEND", b"")]
+    )
+
+
+def gif_of_two_frames() -> bytes:
+    frames = [Image.new("RGB", (4, 4), colour) for colour in (RED, GREY)]
+    return encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
+
+
+@pytest.mark.parametrize(
+    ("data", "first_pixel", "tolerance"),
+    [
+        (encoded(Image.new("RGB", (4, 2), RED)), RED, 0),
+        (encoded(Image.new("RGB", (4, 2), RED), "JPEG", quality=95), RED, 3),
+        (encoded(Image.new("L", (4, 2), 128)), GREY, 0),
+        (encoded(Image.new("LA", (4, 2), (0, 128))), (127, 127, 127), 1),
+        (encoded(Image.new("RGBA", (4, 2), (*RED, 255))), RED, 0),
+        (encoded(Image.new("RGBA", (4, 2), (0, 0, 0, 0))), (255, 255, 255), 0),
+        (encoded(Image.new("CMYK", (4, 2), (0, 255, 255, 0)), "JPEG"), (254, 0, 0), 5),
+        (encoded(Image.new("1", (4, 2), 1)), (255, 255, 255), 0),
+        (png_of_sixteen_bits(0x8080), GREY, 0),
+        (gif_of_two_frames(), RED, 0),
+        (encoded(Image.new("RGB", (1, 1), RED), "WEBP", lossless=True), RED, 0),
+    ],
+    ids=[
+        *("rgb", "jpeg", "grey", "grey-alpha", "opaque", "transparent", "cmyk", "bilevel"),
+        *("16-bit", "gif", "webp-1x1"),
+    ],
+)
+def test_pixels(data: bytes, first_pixel: tuple[int, int, int], tolerance: int) -> None:
+    picture = decode_picture(data)
+    assert picture.dtype == torch.uint8
+    difference = picture[:, 0, 0].int() - torch.tensor(first_pixel)
+    assert int(difference.abs().max()) <= tolerance
+
+
+def test_exif_rotation_is_applied() -> None:
+    image = Image.new("RGB", (6, 4))
+    image.putpixel((0, 0), RED)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was held so that the picture must be turned clockwise
+    picture = decode_picture(encoded(image, "PNG", exif=exif))
+    assert list(picture.shape) == [3, 6, 4]
+    assert picture[:, 0, 3].tolist() == list(RED)
+
+
+NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "zero bytes"),
+        (b"%PDF-1.7 a report, not a picture", "not a picture"),
+        (encoded(NOISE, "JPEG")[:1500], "damaged or truncated"),
+        (encoded(NOISE)[:3000], "damaged or truncated"),
+        (encoded(Image.new("1", (8000, 7000))), "8000 x 7000 pixels, more than the 50000000"),
+        (encoded(Image.new("1", (20000, 20000))), "too large: Image size .400000000 pixels"),
+        (encoded(Image.new("RGB", (4, 4)), "ICO"), "not a picture"),
+    ],
+    ids=["empty", "text", "truncated-jpeg", "truncated-png", "large", "bomb", "unlisted-format"],
+)
+def test_what_is_no_usable_picture(data: bytes, reason: str) -> None:
+    with pytest.raises(PictureError, match=reason):
+        decode_picture(data)
+
+
+def test_round_trip_to_pillow() -> None:
+    assert np.array_equal(np.asarray(to_image(decode_picture(encoded(NOISE)))), np.asarray(NOISE))
+
+
+# A picture of 200 x 100 shown at half size in a padded frame of 128 x 64.
+HALF = Geometry(200, 100, 128.0, 64.0, 0.5, 0.5)
+
+
+def test_cells_and_points_by_hand() -> None:
+    # x = 64 lies at 32 of 128 in the frame: a quarter of 8 columns. y = 96 at 48 of 64 of 4 rows.
+    assert HALF.cell_of(64, 96, height=4, width=8) == (2.0, 3.0)
+    assert HALF.point_of(2.0, 3.0, height=4, width=8) == (64.0, 96.0)
+
+
+def test_to_picture_peaks_at_the_cell_and_leaves_padding_out() -> None:
+    heatmap = torch.zeros(4, 8)
+    heatmap[1, 2] = 1  # its middle is (2.5 * 16, 1.5 * 16) in the frame: (80, 48) on the picture
+    on_picture = HALF.to_picture(heatmap)
+    assert list(on_picture.shape) == [100, 200]
+    rows, columns = torch.where(on_picture == on_picture.max())
+    assert {47, 48} >= set(rows.tolist())
+    assert {79, 80} >= set(columns.tolist())
+    # A quarter of a cell off the middle in y, as bilinear weights go.
+    assert float(on_picture[40, 80] / on_picture.max()) == pytest.approx(
+        0.765625 / 0.984375, abs=0.02
+    )
+
+
+def test_to_picture_equals_interpolate_when_nothing_is_padded() -> None:
+    heatmap = torch.rand(5, 7, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.interpolate(heatmap[None, None], (60, 91), mode="bilinear")[0, 0]
+    geometry = Geometry(91, 60, 182.0, 240.0, 2.0, 4.0)
+    assert torch.allclose(geometry.to_picture(heatmap), expected, atol=1e-5)
+
+
+def test_a_crop_is_zero_off_its_box() -> None:
+    crop = HALF.crop((10.0, 20.0, 40.0, 50.0))  # frame pixels: picture x 20 ... 80, y 40 ... 100
+    on_picture = crop.to_picture(torch.ones(7, 7))
+    expected = torch.zeros(100, 200)
+    expected[40:100, 20:80] = 1
+    assert torch.equal(on_picture, expected)
+
+
+def test_geometry_survives_json() -> None:
+    assert Geometry.from_dict(HALF.to_dict()) == HALF

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from handlers.explainer import Explainer
+from handlers.images import PictureError
+from handlers.messages import (
+    detections_json,
+    explanations_json,
+    explanations_npz,
+    parse_message,
+)
+from handlers.schema import Detections, ExplainRequest, RequestError
+from tests.conftest import random_picture
+
+BUFFER = io.BytesIO()
+Image.new("RGB", (3, 2), (9, 8, 7)).save(BUFFER, "PNG")
+PNG = BUFFER.getvalue()
+DEFAULTS = ExplainRequest(score_threshold=0.75)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"body": bytearray(PNG), "method": "gradcam"},
+        {"picture": bytearray(PNG), "method": bytearray(b"gradcam")},
+        {"data": bytearray(PNG), "method": bytearray(b"gradcam")},
+        {"body": {"picture": base64.b64encode(PNG).decode(), "method": "gradcam"}},
+    ],
+)
+def test_every_way_of_sending_a_picture(item: dict[str, Any]) -> None:
+    message = parse_message(item, DEFAULTS)
+    assert message.picture[:, 0, 0].tolist() == [9, 8, 7]
+    assert message.request == ExplainRequest(method="gradcam", score_threshold=0.75)
+    assert message.format == "json"
+
+
+@pytest.mark.parametrize(
+    ("item", "error", "reason"),
+    [
+        ({}, RequestError, "picture: got None"),
+        ({"method": b"odam"}, RequestError, "picture: got None"),
+        ({"body": {"method": "odam"}}, RequestError, "picture: got None"),
+        ({"body": {"picture": 7}}, RequestError, "picture: got 7"),
+        ({"body": {"picture": "!"}}, PictureError, "not base64"),
+        ({"body": "some text"}, PictureError, "not base64"),
+        ({"body": bytearray(b"{broken json")}, PictureError, "not a picture"),
+        ({"body": bytearray()}, PictureError, "zero bytes"),
+        ({"picture": PNG, "format": b"pdf"}, RequestError, "format: got 'pdf'; allowed: json, ov"),
+        ({"picture": PNG, "methd": b"odam"}, RequestError, "field: got 'methd'"),
+        ({"picture": PNG, "method": b"\xff"}, RequestError, "UTF-8 text"),
+        (
+            {"body": {"picture": base64.b64encode(PNG).decode(), "format": ["x"]}},
+            RequestError,
+            "fo",
+        ),
+    ],
+)
+def test_bad_items(item: dict[str, Any], error: type[Exception], reason: str) -> None:
+    with pytest.raises(error, match=reason):
+        parse_message(item, DEFAULTS)
+
+
+def test_detections_as_torchserve_users_know_them() -> None:
+    boxes = torch.tensor([[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0], [0.0, 0.0, 1.0, 1.0]])
+    found = Detections(
+        boxes, torch.tensor([2, 1, 2]), torch.tensor([0.75, 0.5, 0.25]), torch.arange(3), ("0",) * 3
+    )
+    categories = ("__background__", "cat", "dog")
+
+    def answer(**options: Any) -> Any:
+        return json.loads(detections_json(found, categories, ExplainRequest(**options)))
+
+    assert answer(score_threshold=0.5) == [
+        {"dog": [1, 2, 3, 4], "score": 0.75},
+        {"cat": [5, 6, 7, 8], "score": 0.5},
+    ]
+    assert answer(score_threshold=0.0, category="dog")[1]["dog"] == [0, 0, 1, 1]
+    assert len(answer(score_threshold=0.0, max_detections=1)) == 1
+
+
+def test_json_and_npz_hold_the_explanations(explainer: Explainer) -> None:
+    picture = random_picture(140, 190)
+    request = ExplainRequest(score_threshold=0.0, max_detections=3)
+    explanations = explainer.explain([picture], request)[0]
+    answer = json.loads(explanations_json(picture, explanations))
+    arrays = np.load(io.BytesIO(explanations_npz(picture, explanations)), allow_pickle=False)
+    assert answer["picture"] == {"width": 190, "height": 140}
+    for place, (fields, each) in enumerate(zip(answer["explanations"], explanations, strict=True)):
+        assert np.array_equal(arrays[f"heatmap_{place}"], each.heatmap.numpy())
+        assert fields["box"] == list(each.box)
+        assert fields["geometry"] == json.loads(str(arrays["geometries"][place]))
+        heat = fields["heatmap"]
+        levels = np.asarray(Image.open(io.BytesIO(base64.b64decode(heat["png"]))))
+        restored = levels / 255 * (heat["max"] - heat["min"]) + heat["min"]
+        assert np.abs(restored - each.heatmap.numpy()).max() <= heat["max"] / 255
+    assert arrays["scores"].tolist() == [np.float32(each.score) for each in explanations]
+    assert json.loads(explanations_json(picture, []))["explanations"] == []
+    assert np.load(io.BytesIO(explanations_npz(picture, [])))["boxes"].shape == (0, 4)

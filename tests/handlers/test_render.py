@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from handlers.images import Geometry
+from handlers.render import (
+    contact_sheet,
+    draw_boxes,
+    encode_heatmap,
+    encode_jpeg,
+    overlay,
+    overlay_all,
+)
+from handlers.schema import Explanation
+
+PICTURE = torch.full((3, 120, 160), 90, dtype=torch.uint8)
+
+
+def explanation(column: int, label: int) -> Explanation:
+    heatmap = torch.zeros(6, 8)
+    heatmap[3, column] = 5.0
+    x = float(column * 20)
+    geometry = Geometry(160, 120, 160.0, 120.0, 1.0, 1.0)
+    box = (x, 60.0, x + 20, 80.0)
+    return Explanation(
+        0, box, label, "cat", 0.9, "odam", "class", "emitting", "0", heatmap, geometry
+    )
+
+
+def brightness(image: Image.Image) -> NDArray[np.float64]:
+    light: NDArray[np.float64] = np.asarray(image, dtype=np.float64).mean(-1)
+    return light
+
+
+def test_overlay_is_bright_where_it_is_hot_and_dim_elsewhere() -> None:
+    light = brightness(overlay(PICTURE, explanation(2, 1)))
+    assert light[70, 50] > 120 > 90 > light[20, 120]
+
+
+def test_overlay_all_shows_every_box_as_bright() -> None:
+    light = brightness(overlay_all(PICTURE, [explanation(1, 1), explanation(6, 2)]))
+    assert light[70, 30] == pytest.approx(light[70, 130], abs=2)
+
+
+def test_boxes_are_drawn_and_the_picture_is_left_alone() -> None:
+    before = PICTURE.clone()
+    pixels = np.asarray(draw_boxes(PICTURE, [explanation(2, 1)]))
+    assert tuple(pixels[79, 50]) == (0x4C, 0xC9, 0xF0)
+    assert tuple(pixels[70, 50]) == (90, 90, 90)
+    assert torch.equal(PICTURE, before)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 400), (400, 3)])
+def test_any_size_can_be_drawn(size: tuple[int, int]) -> None:
+    height, width = size
+    geometry = Geometry(width, height, 32.0, 32.0, 32 / width, 32 / height)
+    whole = (0.0, 0.0, float(width), float(height))
+    tiny = Explanation(
+        0,
+        whole,
+        1,
+        "a long name",
+        1.0,
+        "odam",
+        "class",
+        "emitting",
+        "0",
+        torch.ones(2, 2),
+        geometry,
+    )
+    picture = torch.zeros(3, height, width, dtype=torch.uint8)
+    assert overlay_all(picture, [tiny]).size == (width, height)
+
+
+def test_contact_sheet_places_pictures_in_rows() -> None:
+    images = [Image.new("RGB", (50, 100), colour) for colour in ("red", "lime", "blue")]
+    sheet = contact_sheet(images, columns=2, cell=100)
+    assert sheet.size == (224, 224)
+    middles = [sheet.getpixel(place) for place in ((58, 58), (166, 58), (58, 166))]
+    assert middles == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [([[1.0, 2.0], [3.0, 2.0]], [[0, 128], [255, 128]]), ([[4.0, 4.0]], [[0, 0]])],
+)
+def test_heatmap_png_by_hand(values: list[list[float]], expected: list[list[int]]) -> None:
+    image = Image.open(io.BytesIO(encode_heatmap(torch.tensor(values))))
+    assert np.asarray(image).tolist() == expected
+
+
+def test_jpeg() -> None:
+    assert Image.open(io.BytesIO(encode_jpeg(Image.new("RGB", (5, 4))))).format == "JPEG"
