@@ -42,8 +42,9 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """sha256 (hex) over the table of files: the same wherever the archive is unpacked."""
-        return hashlib.sha256(_canonical(dict(self.files))).hexdigest()
+        """sha256 (hex) over all of this, the files' digests included: the archive's identity,
+        wherever it is unpacked."""
+        return hashlib.sha256(self.to_json()).hexdigest()
 
     def to_json(self) -> bytes:
         """UTF-8 JSON with sorted keys and a final newline; the same manifest, the same bytes."""
@@ -70,9 +71,8 @@ class Manifest:
                 f"{MANIFEST_NAME}: missing {sorted(missing)}, unknown"
                 f" {sorted(values.keys() - known)}; build the archive again"
             )
-        values["categories"] = tuple(values["categories"])
+        categories = values["categories"]
+        if not isinstance(categories, list) or not isinstance(values["files"], dict):
+            raise ArchiveError(f"{MANIFEST_NAME}: categories is no list or files no table")
+        values["categories"] = tuple(str(name) for name in categories)
         return cls(**values)
-
-
-def _canonical(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

@@ -7,6 +7,7 @@ from typing import Any
 
 import torchvision
 from torch import Tensor, nn
+from torchvision.ops.misc import FrozenBatchNorm2d
 
 from handlers.detectors.base import Detector
 from handlers.registry import Registry
@@ -15,6 +16,8 @@ from handlers.registry import Registry
 class DetectorError(ValueError):
     """An architecture, weights or a model that cannot be used; the message says what to do."""
 
+
+FROZEN_BATCH_NORM_EPS = "frozen_batch_norm_eps"
 
 # Adapters by the class of model that they fit, as "module.Class".
 ADAPTERS: Registry[Callable[[Any], Detector]] = Registry("adapter", "handlers.detectors")
@@ -57,25 +60,38 @@ def build_model(
 ) -> nn.Module:
     """The architecture with random weights, in eval mode; downloads nothing.
 
-    num_classes counts the background; options are keyword arguments of the builder, e.g. min_size.
+    num_classes counts the background; options are keyword arguments of the builder, e.g. min_size,
+    and frozen_batch_norm_eps: torchvision's own trained weights belong to FrozenBatchNorm2d with
+    this eps, which its builders use only while they download.
     Raises DetectorError for an unknown architecture or options that its builder refuses.
     """
     if architecture not in architectures():
         raise DetectorError(
             f"unknown detector {architecture!r}; expected one of {', '.join(architectures())}"
         )
+    keywords = dict(options or {})
+    eps = keywords.pop(FROZEN_BATCH_NORM_EPS, None)
     own = ARCHITECTURES.get(architecture)
     try:
         if own is not None:
-            model = own(num_classes=num_classes, **(options or {}))
+            model = own(num_classes=num_classes, **keywords)
         else:
             builder = torchvision.models.get_model_builder(architecture)
             model = builder(
-                weights=None, weights_backbone=None, num_classes=num_classes, **(options or {})
+                weights=None, weights_backbone=None, num_classes=num_classes, **keywords
             )
     except (TypeError, ValueError) as error:
         raise DetectorError(f"{architecture} cannot be built: {error}") from error
+    if eps is not None:
+        _freeze_batch_norm(model, float(eps))
     return model.eval()
+
+
+def _freeze_batch_norm(model: nn.Module, eps: float) -> None:
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                setattr(parent, name, FrozenBatchNorm2d(child.num_features, eps))
 
 
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:

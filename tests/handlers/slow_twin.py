@@ -18,35 +18,41 @@ from torchvision.ops.boxes import clip_boxes_to_image
 EDGES = ("x1", "y1", "x2", "y2")
 
 
-def slow_heatmap(
-    model: Any, picture: Tensor, box: Tensor, label: int, method: str, target: str
-) -> tuple[str, Tensor]:
-    """(level, heatmap [h, w]) of the detection with exactly this box and label."""
-    images, _ = model.transform([picture.float() / 255])
-    features = model.backbone(images.tensors)
-    proposals, _ = model.rpn(images, features)
-    heads = model.roi_heads
-    pooled = heads.box_roi_pool(features, proposals, images.image_sizes)
-    logits, regression = heads.box_predictor(heads.box_head(pooled))
-    boxes = heads.box_coder.decode(regression, proposals)
-    boxes = clip_boxes_to_image(boxes, images.image_sizes[0])
-    flat = resize_boxes(
-        boxes.reshape(-1, 4), list(images.image_sizes[0]), list(picture.shape[-2:])
-    ).view_as(boxes)
-    (candidate,) = torch.where((flat[:, label] == box).all(-1))[0][:1].tolist()
-    level = _level(proposals[0][candidate], heads.box_roi_pool)
-    activation = features[level]
-    scalars = {
-        "class": [logits[candidate, label]],
-        "probability": [logits.softmax(-1)[candidate, label]],
-        "box": list(boxes[candidate, label]),
-        **{edge: [boxes[candidate, label, i]] for i, edge in enumerate(EDGES)},
-    }[target]
-    maps = []
-    for scalar in scalars:
-        (gradient,) = torch.autograd.grad(scalar, activation, retain_graph=True)
-        maps.append(FORMULAS[method](activation[0].detach(), gradient[0]))
-    return level, torch.stack(maps).amax(0).clamp(min=0)
+class SlowTwin:
+    """One picture through the whole model with its graph, to be differentiated box by box."""
+
+    def __init__(self, model: Any, picture: Tensor) -> None:
+        images, _ = model.transform([picture.float() / 255])
+        size = images.image_sizes[0]
+        heads = model.roi_heads
+        self.pool = heads.box_roi_pool
+        self.features = model.backbone(images.tensors)
+        self.proposals, _ = model.rpn(images, self.features)
+        pooled = self.pool(self.features, self.proposals, images.image_sizes)
+        self.logits, regression = heads.box_predictor(heads.box_head(pooled))
+        self.boxes = clip_boxes_to_image(heads.box_coder.decode(regression, self.proposals), size)
+        self.on_picture = resize_boxes(
+            self.boxes.reshape(-1, 4), list(size), list(picture.shape[-2:])
+        ).view_as(self.boxes)
+
+    def heatmap(self, box: Tensor, label: int, method: str, target: str) -> tuple[str, Tensor]:
+        """(level, heatmap [h, w]) of the best-scoring candidate with exactly this box."""
+        same = (self.on_picture[:, label] == box).all(-1)
+        assert same.any()
+        candidate = int((self.logits.softmax(-1)[:, label] * same).argmax())
+        level = _level(self.proposals[0][candidate], self.pool)
+        activation = self.features[level]
+        scalars = {
+            "class": [self.logits[candidate, label]],
+            "probability": [self.logits.softmax(-1)[candidate, label]],
+            "box": list(self.boxes[candidate, label]),
+            **{edge: [self.boxes[candidate, label, i]] for i, edge in enumerate(EDGES)},
+        }[target]
+        maps = []
+        for scalar in scalars:
+            (gradient,) = torch.autograd.grad(scalar, activation, retain_graph=True)
+            maps.append(FORMULAS[method](activation[0].detach(), gradient[0]))
+        return level, torch.stack(maps).amax(0).clamp(min=0)
 
 
 def _level(proposal: Tensor, pool: Any) -> str:
@@ -80,12 +86,11 @@ def _xgradcam(activation: Tensor, g: Tensor) -> Tensor:
     return _weighted((g * activation).sum((1, 2)) / total, activation)
 
 
-def _principal(values: Tensor, _: Tensor | None = None) -> Tensor:
+def _principal(values: Tensor) -> Tensor:
     channels, height, width = values.shape
     cells = values.reshape(channels, -1).T.double().numpy()
     centred = cells - cells.mean(0)
-    _, _, components = np.linalg.svd(centred, full_matrices=False)
-    projection = centred @ components[0]
+    projection = centred @ np.linalg.svd(centred, full_matrices=False)[2][0]
     if projection @ (cells.sum(1) - cells.sum() / len(cells)) < 0:
         projection = -projection
     return torch.from_numpy(projection).float().view(height, width)
@@ -98,6 +103,6 @@ FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "hirescam": lambda activation, g: (g * activation).sum(0),
     "odam": lambda activation, g: (g * activation).sum(0),
     "layercam": lambda activation, g: (g.relu() * activation).sum(0),
-    "eigencam": _principal,
+    "eigencam": lambda activation, _: _principal(activation),
     "eigengradcam": lambda activation, g: _principal(g * activation),
 }

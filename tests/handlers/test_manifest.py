@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -11,8 +13,8 @@ MANIFEST = Manifest("demo", "1.0", "fasterrcnn_resnet50_fpn", ("__background__",
 
 def test_round_trip_and_digest() -> None:
     assert Manifest.from_json(MANIFEST.to_json()) == MANIFEST
-    # sha256 of {"a":"0"}
-    assert MANIFEST.digest == "005856f9f3337428b3e9b519b1ca752df02cb348792e2f9b7391768812fdb441"
+    assert MANIFEST.digest == hashlib.sha256(MANIFEST.to_json()).hexdigest()
+    assert replace(MANIFEST, options={"min_size": 9}).digest != MANIFEST.digest
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Archives (.mar files): build them, verify them from outside, and serve them with TorchServe."""

@@ -1,0 +1,221 @@
+"""`python -m archives build | verify | serve | stop`; `--help` after each says what it takes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+
+from archives.server import (
+    DEFAULT_CONFIG,
+    READY_SECONDS,
+    Ports,
+    Server,
+    ServerConfigError,
+    ServerConflictError,
+    ServerError,
+    ServerOptions,
+    running,
+    start,
+)
+from archives.verify import UnsafeArchiveError, verify
+from handlers.manifest import ArchiveError
+
+DONE, FAILED, USAGE, UNSAFE, CONFLICT, RETRY, INTERRUPTED = 0, 1, 2, 5, 6, 75, 130
+SERVE_FOLDER = Path(".serve")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit code. Errors are one clear message on stderr."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    try:
+        return command(options)
+    except UnsafeArchiveError as error:
+        return _refuse(error, UNSAFE)
+    except (ArchiveError, ServerConfigError, OSError) as error:
+        return _refuse(error, USAGE)
+    except ServerConflictError as error:
+        return _refuse(error, CONFLICT)
+    except ServerError as error:
+        return _refuse(error, FAILED)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _refuse(error: Exception, code: int) -> int:
+    print(f"archives: {error}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m archives", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    build = commands.add_parser("build", help="build a .mar archive")
+    build.set_defaults(command=_build)
+    build.add_argument("--detector", required=True, metavar="NAME", help="an architecture")
+    build.add_argument(
+        "--weights",
+        required=True,
+        metavar="random|COCO_V1|FILE",
+        help="random, a name of torchvision's weights, or a .safetensors, .pth or .pt file",
+    )
+    build.add_argument(
+        "--categories",
+        type=Path,
+        metavar="FILE",
+        help="names, one a line, without the background; else those that come with the weights",
+    )
+    build.add_argument("--name", required=True, help="the model's name in URLs")
+    build.add_argument("--version", required=True, help="numbers, as in 1.0")
+    build.add_argument("--export-path", required=True, type=Path, metavar="FOLDER")
+    build.add_argument("--force", action="store_true", help="replace an archive that is there")
+
+    check = commands.add_parser("verify", help="check archives without loading them")
+    check.set_defaults(command=_verify)
+    check.add_argument("archives", nargs="+", type=Path, metavar="FILE")
+
+    serve = commands.add_parser("serve", help="verify archives and start TorchServe on them")
+    serve.set_defaults(command=_serve)
+    serve.add_argument(
+        "--archive", required=True, action="append", type=Path, metavar="FILE", dest="archives"
+    )
+    serve.add_argument("--folder", type=Path, default=SERVE_FOLDER, help="keys, logs and models")
+    serve.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="config.properties")
+    serve.add_argument("--free-ports", action="store_true", help="not those of the configuration")
+    serve.add_argument("--java", type=Path, metavar="JAVA_HOME", help="else WHYBOX_JAVA_HOME")
+    serve.add_argument("--timeout", type=float, default=READY_SECONDS, metavar="SECONDS")
+    serve.add_argument("--foreground", action="store_true", help="run until Ctrl-C, then stop")
+
+    stop = commands.add_parser("stop", help="stop the TorchServe that serve started")
+    stop.set_defaults(command=_stop)
+    stop.add_argument("--folder", type=Path, default=SERVE_FOLDER)
+    return parser
+
+
+def _build(options: argparse.Namespace) -> int:
+    # Imported here: torch takes seconds to load, and the other commands do without it.
+    from archives.build import BuildError, BuildOptions, build
+    from archives.weights import UnsafeWeightsError, WeightsError, WeightsUnavailableError
+    from handlers.detectors.registry import DetectorError
+
+    wanted = BuildOptions(
+        detector=options.detector,
+        weights=options.weights,
+        name=options.name,
+        version=options.version,
+        export_path=options.export_path,
+        categories=options.categories,
+        force=options.force,
+    )
+    try:
+        path = build(wanted)
+    except UnsafeWeightsError as error:
+        return _refuse(error, UNSAFE)
+    except (BuildError, DetectorError, WeightsError) as error:
+        return _refuse(error, USAGE)
+    except WeightsUnavailableError as error:
+        return _refuse(error, RETRY)
+    _describe(path)
+    return DONE
+
+
+def _verify(options: argparse.Namespace) -> int:
+    for path in options.archives:
+        _describe(path)
+    return DONE
+
+
+def _describe(path: Path) -> None:
+    manifest = verify(path)
+    print(
+        f"{path}: {manifest.name} {manifest.version}, {manifest.architecture},"
+        f" {len(manifest.categories) - 1} categories, digest {manifest.digest}"
+    )
+
+
+def _serve(options: argparse.Namespace) -> int:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # As nohup sets it.
+            signal.signal(number, _terminate)
+    server = start(
+        ServerOptions(
+            archives=tuple(options.archives),
+            folder=options.folder,
+            config=options.config,
+            ports=Ports() if options.free_ports else None,
+            java_home=options.java,
+        )
+    )
+    try:
+        print(f"TorchServe has started and loads {', '.join(server.models)} ...", flush=True)
+        server.wait_ready(options.timeout)
+        print(_instructions(server, options.foreground), flush=True)
+        if options.foreground:
+            while server.processes():
+                time.sleep(0.5)
+            raise ServerError(f"TorchServe ended by itself; its logs are in {server.logs}")
+    except BaseException:
+        server.stop()
+        raise
+    return DONE
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)  # As shells report it: 143 for SIGTERM.
+
+
+def _instructions(server: Server, foreground: bool) -> str:
+    python, keys, logs, folder = map(
+        _shown, (Path(sys.executable), server.key_file, server.logs, server.folder)
+    )
+    # The token goes from the file to curl through a pipe: it is not printed, and `ps` shows none.
+    key = f"json.load(open({keys!r}))['inference']['key']"
+    header = f"import json; print('Authorization: Bearer', {key})"
+    url = f"{server.inference_url}/explanations/{server.models[0]}"
+    return "\n".join(
+        [
+            f"serving {', '.join(server.models)} at {server.inference_url}",
+            f"  management  {server.management_url}, metrics {server.metrics_url}/metrics",
+            f"  tokens      {keys} (only you can read it)",
+            f"  logs        {logs}",
+            "  try         a picture.jpg of yours:",
+            f"{shlex.quote(python)} -c {_double_quoted(header)} |"
+            f" curl --silent --show-error --header @- --upload-file picture.jpg {url}",
+            "  stop        Ctrl-C"
+            if foreground
+            else f"  stop        {shlex.quote(python)} -m archives stop"
+            f" --folder {shlex.quote(folder)}",
+        ]
+    )
+
+
+def _double_quoted(text: str) -> str:
+    """For a shell, and easier to read than shlex.quote where the text holds single quotes."""
+    return '"' + "".join(f"\\{each}" if each in '\\"$`' else each for each in text) + '"'
+
+
+def _shown(path: Path) -> str:
+    """As a person would type it here: relative if that is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)
+
+
+def _stop(options: argparse.Namespace) -> int:
+    server = running(options.folder)
+    if server is None:
+        print(f"no server runs in {options.folder}")
+        return DONE
+    server.stop()
+    print(f"stopped the server of {', '.join(server.models)}")
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

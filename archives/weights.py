@@ -1,0 +1,236 @@
+"""Reading weights and category names for a build, without running anything from the file."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+import safetensors
+import safetensors.torch
+import torch
+import torchvision
+from torch import Tensor
+
+from handlers.detectors.registry import FROZEN_BATCH_NORM_EPS, build_model
+
+BACKGROUND = "__background__"
+RANDOM = "random"
+SUFFIXES = (".safetensors", ".pth", ".pt")
+# Wrappers that training scripts put around a state dict.
+WRAPPERS = ("model", "state_dict")
+NAMED_WEIGHTS = re.compile(r"[A-Z][A-Z0-9_]*")
+
+
+class WeightsError(ValueError):
+    """Weights or categories that cannot be used; the message says what to do."""
+
+
+class UnsafeWeightsError(WeightsError):
+    """A pickle that asks for more than tensors: reading it could run code."""
+
+
+class WeightsUnavailableError(RuntimeError):
+    """Official weights that could not be fetched now; worth a retry."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """tensors: by name, on the CPU, floating types as in the source.
+
+    categories: names by label as the source itself gives them, or None; label 0 is the background.
+    options: what the architecture's builder must be told for these weights to fit.
+    """
+
+    tensors: Mapping[str, Tensor]
+    categories: tuple[str, ...] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_weights(
+    source: str, architecture: str, num_classes: int | None, options: Mapping[str, Any]
+) -> Weights:
+    """The weights that `source` names: "random", one of torchvision's enum, or a file.
+
+    num_classes (background included) and options matter for random weights alone, which are the
+    same in every build. Raises WeightsError for what cannot be used, UnsafeWeightsError for a
+    pickle that needs more than weights_only, WeightsUnavailableError if a download failed.
+    """
+    if source == RANDOM:
+        return _random_weights(architecture, num_classes, options)
+    path = Path(source)
+    if not path.exists() and NAMED_WEIGHTS.fullmatch(source):
+        return _official_weights(source, architecture)
+    if not path.is_file():
+        raise WeightsError(
+            f"weights: there is no file {source}; give {RANDOM}, COCO_V1 or a file"
+            f" ({', '.join(SUFFIXES)})"
+        )
+    if path.suffix not in SUFFIXES:
+        raise WeightsError(f"weights: {source} should end in one of {', '.join(SUFFIXES)}")
+    read = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
+    official = [each for each in _torchvision_weights(architecture) or () if path.name in each.url]
+    # A file that was fetched by hand is as good as one that torchvision fetches.
+    name = official[0].name if official else None
+    if name and read.categories is None:
+        read = replace(read, categories=tuple(official[0].meta["categories"]))
+    return replace(read, options=_frozen_batch_norm(read.tensors, architecture, name))
+
+
+def _frozen_batch_norm(
+    tensors: Mapping[str, Tensor], architecture: str, official: str | None
+) -> dict[str, float]:
+    """Weights trained from a pretrained backbone come without BatchNorm2d's batch counters."""
+    if not any(name.endswith(".running_mean") for name in tensors) or any(
+        name.endswith(".num_batches_tracked") for name in tensors
+    ):
+        return {}
+    # torchvision sets eps to zero for the oldest of its weights, and for these alone.
+    oldest = (architecture, official) == ("fasterrcnn_resnet50_fpn", "COCO_V1")
+    return {FROZEN_BATCH_NORM_EPS: 0.0 if oldest else 1e-5}
+
+
+def read_categories(path: Path) -> tuple[str, ...]:
+    """Names by label from a text file of one name a line (UTF-8, blank lines ignored).
+
+    The background is added as label 0 unless the file begins with it. Raises WeightsError for a
+    file that cannot be read, names nothing, or names something twice.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise WeightsError(f"categories: {path} cannot be read as UTF-8 text: {error}") from error
+    return _with_background([line.strip() for line in lines if line.strip()], str(path))
+
+
+def _with_background(names: list[str], source: str) -> tuple[str, ...]:
+    if names[:1] != [BACKGROUND]:
+        names = [BACKGROUND, *names]
+    if len(names) < 2:
+        raise WeightsError(f"categories: {source} names none; expected one name a line")
+    # torchvision's own list has "N/A" for each label that COCO never used.
+    repeated = sorted({name for name in names if name != "N/A" and names.count(name) > 1})
+    if repeated:
+        raise WeightsError(f"categories: {source} names {', '.join(repeated)} more than once")
+    return tuple(names)
+
+
+def _random_weights(
+    architecture: str, num_classes: int | None, options: Mapping[str, Any]
+) -> Weights:
+    categories = None
+    if num_classes is None:
+        categories = _torchvision_categories(architecture)
+        if categories is None:
+            raise WeightsError(
+                f"categories: {architecture} has none of its own; give --categories FILE"
+            )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build_model(architecture, num_classes or len(categories or ()), options)
+    return Weights(dict(model.state_dict()), categories)
+
+
+def _torchvision_weights(architecture: str) -> Any:
+    """torchvision's enum of official weights, or None for an architecture that is not its own."""
+    if architecture not in torchvision.models.list_models(module=torchvision.models.detection):
+        return None
+    return torchvision.models.get_model_weights(architecture)
+
+
+def _torchvision_categories(architecture: str) -> tuple[str, ...] | None:
+    official = _torchvision_weights(architecture)
+    return tuple(next(iter(official)).meta["categories"]) if official else None
+
+
+def _official_weights(name: str, architecture: str) -> Weights:
+    official = _torchvision_weights(architecture)
+    names = [each.name for each in official] if official else []
+    if name not in names:
+        allowed = ", ".join([RANDOM, *names, "a file"])
+        raise WeightsError(f"weights: {architecture} has no {name}; expected {allowed}")
+    chosen = official[name]
+    try:
+        tensors = chosen.get_state_dict(
+            check_hash=True, progress=True, map_location="cpu", weights_only=True
+        )
+    except OSError as error:
+        raise WeightsUnavailableError(
+            f"weights: {chosen.url} could not be fetched ({error}); try again with internet access,"
+            " or fetch it elsewhere and give it as a file"
+        ) from error
+    except RuntimeError as error:  # What torch.hub raises for a wrong hash.
+        raise WeightsUnavailableError(f"weights: {chosen.url} came damaged ({error})") from error
+    checked = _tensors(tensors, name)
+    return Weights(
+        checked,
+        tuple(chosen.meta["categories"]),
+        _frozen_batch_norm(checked, architecture, name),
+    )
+
+
+def _safetensors(path: Path) -> Weights:
+    try:
+        with safetensors.safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+        tensors = safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"weights: {path} is truncated or no safetensors file: {error}"
+        ) from error
+    categories = None
+    if "categories" in metadata:
+        categories = _header_categories(metadata["categories"], path)
+    return Weights(_tensors(tensors, str(path)), categories)
+
+
+def _header_categories(text: str, path: Path) -> tuple[str, ...]:
+    try:
+        names = json.loads(text)
+    except ValueError as error:
+        raise WeightsError(f"categories: the header of {path} holds no JSON list") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise WeightsError(f"categories: the header of {path} holds no list of names")
+    return _with_background(names, str(path))
+
+
+def _pickled(path: Path) -> Weights:
+    try:
+        with warnings.catch_warnings():
+            # torch remarks on old pickle protocols and TorchScript; the errors below say more.
+            warnings.simplefilter("ignore")
+            loaded = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # On damaged files torch's unpickler raises nearly every type.
+        if "weights_only" in str(error):
+            needs = re.search(r"GLOBAL:? ([\w.]+)", str(error))
+            raise UnsafeWeightsError(
+                f"weights: {path} is refused: its pickle holds more than tensors"
+                f" ({needs[1] if needs else 'not weights_only'}), and reading that can run code."
+                " Save the state_dict alone, as .safetensors if possible"
+            ) from error
+        raise WeightsError(
+            f"weights: {path} is truncated or was not written by torch.save"
+            f" ({type(error).__name__}: {str(error).splitlines()[:1]})"
+        ) from error
+    for wrapper in WRAPPERS:
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+    return Weights(_tensors(loaded, str(path)))
+
+
+def _tensors(loaded: object, source: str) -> dict[str, Tensor]:
+    if not isinstance(loaded, dict) or not loaded:
+        raise WeightsError(f"weights: {source} holds a {type(loaded).__name__}, no state_dict")
+    for name, tensor in loaded.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise WeightsError(
+                f"weights: {source} is no state_dict: {name!r} is a {type(tensor).__name__};"
+                f" expected tensors by name, bare or under one of {', '.join(WRAPPERS)}"
+            )
+        if tensor.layout != torch.strided or tensor.is_quantized:
+            raise WeightsError(f"weights: {source}: {name} is sparse or quantised; store it dense")
+    return cast(dict[str, Tensor], dict(loaded))

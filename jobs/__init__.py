@@ -1,0 +1,1 @@
+"""Detectors explained in bulk: pictures in from an object store or folders, findings back out."""

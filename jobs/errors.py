@@ -1,0 +1,100 @@
+"""Every way a job ends other than well, and its exit code: the one place where codes are given."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from typing import ClassVar
+
+DONE = 0
+DONE_WITH_FAILURES = 3
+
+
+class JobError(Exception):
+    """An end that a person or a scheduler can act on; its message is one clear line."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UsageError(JobError):
+    """Wrong options, or an input, output or archive that cannot be used."""
+
+    exit_code = 2
+
+
+class UnsafeError(JobError):
+    """Refused as unsafe: the archive is not what it says it is."""
+
+    exit_code = 5
+
+
+class ConflictError(JobError):
+    """The output belongs to another run: other archive, options or input."""
+
+    exit_code = 6
+
+
+class StoreError(JobError):
+    """A store that did not do what it was asked."""
+
+    exit_code = 2
+
+
+class MissingObjectError(StoreError):
+    """There is no such object or file."""
+
+
+class DeniedObjectError(StoreError):
+    """This object or file may not be read; others may."""
+
+
+class StoreRefusedError(StoreError):
+    """The bucket is not there, the credentials are wrong, or the place cannot be written."""
+
+
+class StoreDownError(StoreError):
+    """The store did not answer, or has no room, after all retries: worth another try later."""
+
+    exit_code = 75
+
+
+class DeviceLostError(JobError):
+    """The GPU failed, for whatever reason: worth another try in a new process."""
+
+    exit_code = 75
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM came. Not an Exception: nothing that handles a picture may swallow it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"signal {number}")
+        self.exit_code = 128 + number
+
+
+def report(main: Callable[[], int]) -> int:
+    """Runs `main` and returns the process's exit code; an error becomes one line on stderr.
+
+    Only a bug, anything that is neither a JobError nor an interruption, shows a traceback.
+    """
+    try:
+        return main()
+    except JobError as error:
+        print(f"jobs: {one_line(error)}", file=sys.stderr, flush=True)
+        return error.exit_code
+    except Interrupted as error:
+        print(
+            "jobs: interrupted; finished shards are kept, the same command does the rest",
+            file=sys.stderr,
+            flush=True,
+        )
+        return error.exit_code
+    except Exception:
+        traceback.print_exc()
+        return JobError.exit_code
+
+
+def one_line(error: BaseException, limit: int = 1000) -> str:
+    """An exception's message without line breaks, at most `limit` characters."""
+    return " ".join(str(error).split())[:limit]

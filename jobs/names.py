@@ -1,0 +1,34 @@
+"""Pictures' keys as names: of files, of a table's cells, of arrays."""
+
+from __future__ import annotations
+
+import hashlib
+from urllib.parse import quote
+
+# File systems allow 255 bytes; the longest ending, ".00000.jpg" or ".boxes.jpg", takes ten.
+LONGEST = 240
+DIGEST_LENGTH = 16
+
+
+def encoded(key: str) -> str:
+    """The key percent-encoded, slashes too: reversible by urllib.parse.unquote."""
+    return quote(key, safe="", errors="surrogateescape")
+
+
+def file_name(key: str) -> str:
+    """`encoded`, but at most LONGEST bytes: what is longer is cut and gets a digest of the key."""
+    name = encoded(key)
+    if len(name) <= LONGEST:
+        return name
+    digest = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:DIGEST_LENGTH]
+    return f"{name[: LONGEST - DIGEST_LENGTH - 1]}-{digest}"
+
+
+def printable(key: str) -> str:
+    r"""The key as text for tables and messages; bytes that are not UTF-8 show as \xNN."""
+    return key.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def array_name(key: str, index: int) -> str:
+    """The name in heatmaps.npz of the detection `index` of picture `key`."""
+    return f"{encoded(key)}#{index}"

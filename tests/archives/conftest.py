@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from archives.build import BuildOptions, build
+from archives.server import Ports, Server, ServerOptions, start
+
+NAMES = ["disc", "ring", "star"]
+
+
+@pytest.fixture(scope="session")
+def categories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("categories") / "categories.txt"
+    file.write_text("\n".join(NAMES) + "\n\n")
+    return file
+
+
+@pytest.fixture(scope="session")
+def options(categories: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildOptions:
+    return BuildOptions(
+        detector="fasterrcnn_regnet_small_fpn",
+        weights="random",
+        name="small",
+        version="1.2",
+        export_path=tmp_path_factory.mktemp("store"),
+        categories=categories,
+    )
+
+
+@pytest.fixture(scope="session")
+def archive(options: BuildOptions) -> Path:
+    return build(options)
+
+
+@pytest.fixture(scope="session")
+def server(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    shadow = tmp_path_factory.mktemp("shadow")
+    (shadow / "handlers.py").write_text("raise ImportError('PYTHONPATH shadows the archive')")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(shadow))
+        patch.setenv("TS_INFERENCE_ADDRESS", "http://0.0.0.0:8080")
+        options = ServerOptions((archive,), tmp_path_factory.mktemp("serve"), ports=Ports())
+        with start(options) as started:
+            started.wait_ready()
+            yield started

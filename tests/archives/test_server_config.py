@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from archives.server import DEFAULT_CONFIG
+from archives.server_config import (
+    Ports,
+    ServerConfigError,
+    choose_ports,
+    write_config,
+    write_private,
+)
+
+
+def properties(path: Path) -> dict[str, str]:
+    lines = path.read_text().splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("inference_address", "http://127.0.0.1:8080"),
+        ("management_address", "http://127.0.0.1:8081"),
+        ("metrics_address", "http://127.0.0.1:8082"),
+        ("disable_token_authorization", "false"),
+        ("enable_model_api", "false"),
+        ("allowed_urls", "none"),
+        ("enable_envvars_config", "false"),
+        ("install_py_dep_per_model", "false"),
+        ("load_models", ""),
+    ],
+)
+def test_what_ships_is_locked_down(name: str, value: str) -> None:
+    assert properties(DEFAULT_CONFIG)[name] == value
+
+
+def test_what_is_served_is_filled_in(tmp_path: Path) -> None:
+    write_config(DEFAULT_CONFIG, tmp_path, {"a": "0.mar", "b": "1.mar"}, Ports(1, 2, 3, 4, 5))
+    written = properties(tmp_path / "config.properties")
+    assert written == properties(DEFAULT_CONFIG) | {
+        "inference_address": "http://127.0.0.1:1",
+        "management_address": "http://127.0.0.1:2",
+        "metrics_address": "http://127.0.0.1:3",
+        "grpc_inference_port": "4",
+        "grpc_management_port": "5",
+        "model_store": str(tmp_path / "model_store"),
+        "load_models": "a=0.mar,b=1.mar",
+    }
+
+
+def test_zero_stands_for_a_free_port() -> None:
+    chosen = vars(choose_ports(DEFAULT_CONFIG, Ports()))
+    assert len(set(chosen.values()) - {0}) == 5
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["metrics_address=https://127.0.0.1:8082", "metrics_address=8082", "grpc_inference_port=x"],
+)
+def test_other_addresses_are_refused(line: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.properties"
+    config.write_text(DEFAULT_CONFIG.read_text() + line + "\n")
+    with pytest.raises(ServerConfigError, match=line.split("=")[0]):
+        choose_ports(config, None)
+
+
+def test_private_files_are_private_from_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.write_text("old")
+    path.chmod(0o644)
+    write_private(path, "new")
+    assert (path.read_text(), stat.S_IMODE(path.stat().st_mode)) == ("new", 0o600)

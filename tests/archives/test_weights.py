@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from archives.weights import (
+    UnsafeWeightsError,
+    Weights,
+    WeightsError,
+    read_categories,
+    read_weights,
+)
+
+TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1, dtype=torch.float16)}
+
+
+class Command:
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ("touch pwned",)
+
+
+def read(path: Path) -> Weights:
+    return read_weights(str(path), "fasterrcnn_resnet50_fpn", None, {})
+
+
+@pytest.mark.parametrize("content", [TENSORS, {"model": TENSORS}, {"state_dict": TENSORS}])
+def test_pickles_of_tensors(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "weights.pth")
+    tensors = read(tmp_path / "weights.pth").tensors
+    assert {name: (each.tolist(), each.dtype) for name, each in tensors.items()} == {
+        "a": ([[0, 1, 2], [3, 4, 5]], torch.float32),
+        "b": ([1], torch.float16),
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "needs"),
+    [
+        ({"a": Command()}, "posix.system"),
+        ({"model": TENSORS, "args": argparse.Namespace()}, "argparse.Namespace"),
+        (torch.nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
+    ],
+)
+def test_pickles_of_more_are_refused(
+    content: Any, needs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(content, tmp_path / "weights.pth")
+    with pytest.raises(UnsafeWeightsError, match=needs):
+        read(tmp_path / "weights.pth")
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torchscript_is_refused(tmp_path: Path) -> None:
+    torch.jit.script(torch.nn.Linear(2, 2)).save(tmp_path / "script.pt")
+    with pytest.raises(UnsafeWeightsError, match="can run code"):
+        read(tmp_path / "script.pt")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[: len(data) // 2], lambda data: b"hello, world"]
+)
+def test_damaged_files(suffix: str, damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    path = tmp_path / f"weights{suffix}"
+    torch.save(TENSORS, path) if suffix == ".pth" else safetensors.torch.save_file(TENSORS, path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(WeightsError, match="truncated") as caught:
+        read(path)
+    assert not isinstance(caught.value, UnsafeWeightsError)
+
+
+@pytest.mark.parametrize("content", [[1], {}, {"a": 1}, {"a": TENSORS["a"].to_sparse()}])
+def test_no_state_dict(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "weights.pt")
+    with pytest.raises(WeightsError, match=r"state_dict|store it dense"):
+        read(tmp_path / "weights.pt")
+
+
+def test_random_weights_have_torchvisions_categories() -> None:
+    first, second = (read_weights("random", "fasterrcnn_resnet50_fpn", None, {}) for _ in range(2))
+    assert first.categories is not None
+    assert (len(first.categories), first.categories[1]) == (91, "person")
+    name = "roi_heads.box_predictor.cls_score.weight"
+    assert first.tensors[name].shape[0] == 91
+    assert torch.equal(first.tensors[name], second.tensors[name])
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("cat\n\n dog \n", ("__background__", "cat", "dog")),
+        ("\ufeff__background__\r\nchâteau\r\n", ("__background__", "château")),
+        ("cat\nN/A\nN/A\n", ("__background__", "cat", "N/A", "N/A")),
+    ],
+)
+def test_categories(text: str, expected: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_bytes(text.encode())
+    assert read_categories(tmp_path / "names.txt") == expected
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [(b"cat\ncat\n", "cat more than once"), (b"\n", "names none"), (b"\xff\xfe", "UTF-8")],
+)
+def test_bad_categories(data: bytes, error: str, tmp_path: Path) -> None:
+    (tmp_path / "names.txt").write_bytes(data)
+    with pytest.raises(WeightsError, match=error):
+        read_categories(tmp_path / "names.txt")
+
+
+@pytest.mark.parametrize("header", ["disc, ring", '{"disc": 1}', "[1]"])
+def test_bad_categories_in_the_header(header: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file(TENSORS, path, {"categories": header})
+    with pytest.raises(WeightsError, match="the header of"):
+        read(path)

@@ -1,0 +1,158 @@
+"""What the tests of jobs share: an S3 server on loopback, pictures, and a quick explainer."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+import torch
+from moto.server import ThreadedMotoServer
+from PIL import Image
+from torch import Tensor
+
+from handlers.explainer import Explainer
+from handlers.images import Geometry, PictureError
+from handlers.schema import ExplainRequest, Explanation
+from jobs.options import ArchiveFacts, JobOptions, WorkOrder
+from jobs.run import run
+from jobs.store import open_store, split_uri
+
+CURSED_WIDTH = 13
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """The environment of a boto3 user with made-up keys and no configuration files."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "made")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "up")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "no-such-file"))
+    return monkeypatch
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str, aws: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """The URI of a new, empty bucket; boto3's environment leads to its server."""
+    aws.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    name = f"test-{abs(hash(request.node.nodeid)) % 10**9}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}"
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Somewhere to store things, as a URI without a final slash: a folder, then a bucket."""
+    if request.param == "folder":
+        return str(tmp_path / "place")
+    return f"{request.getfixturevalue('bucket')}/some/prefix"
+
+
+def picture_bytes(width: int = 12, height: int = 10, grey: int = 128) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), (grey, grey, grey)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def put(place: str, objects: dict[str, bytes]) -> None:
+    store = open_store(place)
+    for key, data in objects.items():
+        store.write(key, data)
+
+
+def remove(place: str, key: str) -> None:
+    root, path = split_uri(f"{place}/{key}")
+    if root == "/":
+        Path("/", path).unlink()
+    else:
+        boto3.client("s3").delete_object(Bucket=root.removeprefix("s3://"), Key=path)
+
+
+class QuickExplainer(Explainer):
+    """Finds two boxes in every picture, with maps that depend on its brightness.
+
+    A picture of CURSED_WIDTH raises; a black one has no boxes. Counts the pictures it explained.
+    """
+
+    def __init__(self) -> None:
+        self.categories = ("__background__", "cat", "dog")
+        self.manifest = None
+        self.defaults = ExplainRequest()
+        self.explained = 0
+
+    def check(self, request: ExplainRequest) -> None:
+        pass
+
+    def explain(
+        self,
+        pictures: Sequence[Tensor],
+        request: ExplainRequest | None = None,
+        batch_size: int = 8,
+    ) -> list[list[Explanation]]:
+        if any(picture.shape[2] == CURSED_WIDTH for picture in pictures):
+            raise PictureError("a cursed picture")
+        self.explained += len(pictures)
+        return [self._explain(picture, request or self.defaults) for picture in pictures]
+
+    def _explain(self, picture: Tensor, request: ExplainRequest) -> list[Explanation]:
+        _, height, width = picture.shape
+        level = float(picture.float().mean())
+        ramp = torch.arange(6, dtype=torch.float32).reshape(2, 3)
+        return [
+            Explanation(
+                index=2 * place,
+                box=(1.0, 2.0, width / 2, height / 2),
+                label=place + 1,
+                category=self.categories[place + 1],
+                score=0.75 - place / 4,
+                method=request.method,
+                target=request.target,
+                layer="emitting",
+                level="0",
+                heatmap=ramp * level * 1e-9,
+                geometry=Geometry(width, height, width, height, 1.0, 1.0),
+            )
+            for place in range(2 if level else 0)
+        ]
+
+
+@dataclass
+class Job:
+    """A job on `source` that can be run in this process, again and again."""
+
+    source: str
+    output: str
+    explainer: QuickExplainer
+    options: dict[str, Any]
+    digest: str = "ab" * 32
+
+    def run(self, **options: Any) -> int:
+        chosen: dict[str, Any] = {"shard_size": 3, "batch_size": 2, **self.options, **options}
+        request = ExplainRequest(**chosen.pop("request", {}))
+        job = JobOptions("demo.mar", (self.source,), self.output, **chosen)
+        order = WorkOrder(job, ArchiveFacts("demo", "1.0", self.digest), Path("unused"))
+        return run(order, self.explainer, request)
+
+
+@pytest.fixture
+def make_job(tmp_path: Path) -> Callable[..., Job]:
+    def make(source: str, output: str | None = None, **options: Any) -> Job:
+        return Job(source, output or str(tmp_path / "out"), QuickExplainer(), options)
+
+    return make

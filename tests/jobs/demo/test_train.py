@@ -1,0 +1,87 @@
+"""Training: it runs, repeats itself from a seed, and writes what it says."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from jobs.demo.scenes import CATEGORIES, TRAINING_SEEDS
+from jobs.demo.train import (
+    SceneBatches,
+    TrainingOptions,
+    main,
+    rate_share,
+    save_weights,
+    train_steps,
+)
+
+SHORT = TrainingOptions(steps=2, batch=2, workers=0, sides=(64, 96))
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def trained(options: TrainingOptions) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
+    history, weights = [], {}
+    for _, losses, averaged in train_steps(options):
+        history.append(losses)
+        weights = {name: value.clone() for name, value in averaged.state_dict().items()}
+    return history, weights
+
+
+def test_the_same_seed_gives_the_same_losses_and_weights() -> None:
+    (first, weights), (again, others) = trained(SHORT), trained(SHORT)
+    assert first == again
+    assert all(torch.equal(value, others[name]) for name, value in weights.items())
+    assert trained(TrainingOptions(steps=1, batch=2, workers=0, seed=1, sides=(64, 64)))[0] != [
+        first[0]
+    ]
+
+
+def test_batches_are_of_one_size_and_come_from_the_training_seeds() -> None:
+    batches = SceneBatches(TrainingOptions(steps=3, batch=4, seed=10**9))
+    for pictures, targets in (batches[step] for step in range(3)):
+        assert len({picture.shape for picture in pictures}) == 1
+        assert all(0 <= float(picture.min()) <= float(picture.max()) <= 1 for picture in pictures)
+        assert all(len(target["boxes"]) == len(target["labels"]) for target in targets)
+    with pytest.raises(IndexError):
+        batches[3]
+    assert TrainingOptions().steps * TrainingOptions().batch < len(TRAINING_SEEDS)
+
+
+def test_the_rate_rises_to_one_and_falls_to_nothing() -> None:
+    shares = [rate_share(step, 100) for step in range(101)]
+    assert max(shares) == shares[8] == 1
+    assert shares[:8] == sorted(shares[:8])
+    assert shares[8:] == sorted(shares[8:], reverse=True)
+    assert shares[0] == pytest.approx(1 / 8)
+    assert shares[100] == pytest.approx(0)
+
+
+def test_weights_are_written_with_their_origin(tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "weights.safetensors"
+    for step, _, averaged in train_steps(SHORT):
+        save_weights(averaged, path, SHORT, step)
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        kinds = {file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118
+    assert json.loads(metadata["categories"]) == list(CATEGORIES)
+    assert (metadata["steps"], metadata["seed"]) == ("2", "0")
+    assert kinds == {torch.float16, torch.float32, torch.int64}
+    assert [item.name for item in path.parent.iterdir()] == ["weights.safetensors"]
+
+
+def test_the_command_prints_losses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "weights.safetensors"
+    line = f"--output {path} --steps 1 --batch 2 --workers 0 --device cpu"
+    assert main(line.split()) == 0
+    assert "step 1/1 loss" in capsys.readouterr().out
+    assert path.exists()

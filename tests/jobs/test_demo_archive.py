@@ -1,0 +1,82 @@
+"""A job with the demo's real archive gives what its explainer gives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from handlers.explainer import Explainer, ExplainRequest
+from handlers.images import decode_picture, to_image
+from handlers.render import encode_jpeg
+from jobs.__main__ import main
+from jobs.store import open_store
+from jobs.tables import read_npz, read_rows
+from tests.conftest import scene_picture
+from tests.jobs.conftest import picture_bytes, put
+
+REQUEST = ExplainRequest(method="layercam", target="probability", score_threshold=0.2)
+OPTIONS = ["--method", "layercam", "--target", "probability", "--score-threshold", "0.2"]
+
+
+def test_a_folder_of_scenes_and_broken_pictures(
+    demo_archive: Path, demo: Explainer, tmp_path: Path
+) -> None:
+    scenes = {f"{number}.jpg": encode_jpeg(to_image(scene_picture(number))) for number in range(3)}
+    broken = {"3.jpg": scenes["0.jpg"][:2000], "4.png": picture_bytes(3000, 1)}
+    put(str(tmp_path / "in"), {**scenes, **broken})
+    command = ["explain", "--archive", str(demo_archive), "--input", str(tmp_path / "in")]
+    assert main([*command, "--output", str(tmp_path / "out"), *OPTIONS]) == 3
+
+    output = open_store(str(tmp_path / "out"))
+    failed = read_rows(output.read("shards/00000/failures.parquet"))
+    assert [(row["key"], row["stage"], row["error"]) for row in failed] == [
+        ("3.jpg", "decode", "PictureError"),
+        ("4.png", "explain", "PictureError"),
+    ]
+    rows = read_rows(output.read("shards/00000/detections.parquet"))
+    maps = read_npz(output.read("shards/00000/heatmaps.npz"))
+    expected = [
+        (key, each)
+        for key, data in scenes.items()
+        for each in demo.explain([decode_picture(data)], REQUEST)[0]
+    ]
+    assert len(rows) == len(maps) == len(expected) > 0
+    for row, (key, each) in zip(rows, expected, strict=True):
+        assert (row["key"], row["index"], row["category"]) == (key, each.index, each.category)
+        assert (row["x1"], row["y1"], row["x2"], row["y2"]) == pytest.approx(each.box, abs=0.05)
+        assert row["score"] == pytest.approx(each.score, abs=1e-4)
+        stored = maps[f"{key}#{each.index}"].astype(np.float32) * row["map_max"]
+        np.testing.assert_allclose(stored, each.heatmap.numpy(), atol=2e-3 * row["map_max"])
+        assert output.find(f"shards/00000/overlays/{key}.{each.index:03d}.jpg")
+    assert output.find("contact-sheet.jpg")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("--method", "gradcamm", "gradcam, "),
+        ("--target", "mask", "class, probability"),
+        ("--layer", "layer9", "emitting"),
+        ("--category", "unicorn", "umbrella"),
+        ("--device", "warp", "a device that torch has here"),
+        ("--precision", "fp8", "fp32"),
+    ],
+)
+@pytest.mark.full
+def test_unknown_names_are_answered_with_the_valid_ones(
+    option: str,
+    value: str,
+    allowed: str,
+    demo_archive: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    command = ["explain", "--archive", str(demo_archive), "--input", str(tmp_path)]
+    assert main([*command, "--output", str(tmp_path / "out"), option, value]) == 2
+    error = capfd.readouterr().err
+    assert value in error
+    assert allowed in error
+    assert "Traceback" not in error
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,97 @@
+"""One contract, kept by folders and by S3."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from jobs.errors import MissingObjectError, StoreRefusedError, UsageError
+from jobs.store import open_root, open_store, split_uri
+from tests.jobs.conftest import put
+
+KEYS = ["a.jpg", "b/c.jpg", "b/d/é %#.jpg", "b-/e.jpg"]
+
+
+def test_what_is_written_is_read_and_listed(place: str) -> None:
+    put(place, {key: key.encode() for key in KEYS})
+    store = open_store(place)
+    assert {each.key: each.size for each in store.entries()} == {
+        key: len(key.encode()) for key in KEYS
+    }
+    assert [store.read(key) for key in KEYS] == [key.encode() for key in KEYS]
+    assert {each.key for each in store.entries("b/")} == {"b/c.jpg", "b/d/é %#.jpg"}
+    assert {each.key for each in store.below("b/").entries()} == {"c.jpg", "d/é %#.jpg"}
+
+
+def test_a_write_replaces_and_changes_the_tag(place: str) -> None:
+    put(place, {"a": b"first"})
+    before = open_store(place).find("a")
+    put(place, {"a": b"other"})
+    after = open_store(place).find("a")
+    assert before is not None
+    assert after is not None
+    assert (before.size, after.size) == (5, 5)
+    assert before.tag != after.tag
+    assert open_store(place).read("a") == b"other"
+
+
+def test_folders_and_missing_keys_are_no_objects(place: str) -> None:
+    put(place, {"a.jpg": b"", "b/c": b""})
+    store = open_store(place)
+    assert [store.find(key) for key in ("b", "b/", "", "c", "a.jpg/x")] == [None] * 5
+    for key in ("c", "a.jpg/x", "b"):
+        with pytest.raises(MissingObjectError, match=key):
+            store.read(key)
+
+
+def test_a_place_may_be_given_with_or_without_its_final_slash(place: str) -> None:
+    put(place + "/", {"a": b"1"})
+    assert open_store(place).read("a") == b"1"
+
+
+@pytest.mark.parametrize(
+    ("uri", "expected"),
+    [
+        ("s3://b", ("s3://b", "")),
+        ("s3://b/", ("s3://b", "")),
+        ("s3://b/p/q.jpg", ("s3://b", "p/q.jpg")),
+        ("/p/../q", ("/", "q")),
+        ("/", ("/", "")),
+    ],
+)
+def test_splitting_a_uri(uri: str, expected: tuple[str, str]) -> None:
+    assert split_uri(uri) == expected
+
+
+@pytest.mark.parametrize("uri", ["", "s3://", "s3:///key", "gs://b/p", "http://x/y"])
+def test_places_that_are_none(uri: str) -> None:
+    with pytest.raises(UsageError, match="expected"):
+        split_uri(uri)
+
+
+def test_a_folder_below_a_file_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(StoreRefusedError, match="cannot be written: Not a directory"):
+        open_store(str(tmp_path / "file" / "out")).write("run.json", b"")
+
+
+def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(StoreRefusedError):
+        open_store(str(tmp_path)).write("taken", b"data")
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_links_that_lead_nowhere_are_listed_and_pipes_are_not(tmp_path: Path) -> None:
+    (tmp_path / "broken.jpg").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    assert [tuple(each) for each in open_store(str(tmp_path)).entries()] == [
+        ("broken.jpg", -1, "unreadable")
+    ]
+
+
+def test_the_root_of_the_file_system_is_a_store(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    assert open_root("/").read(str(tmp_path / "a").lstrip("/")) == b"1"
