@@ -10,6 +10,7 @@ RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 
 ARCHIVE ?= model_store/demo.mar
+PICTURES ?= 200
 WEIGHTS := jobs/demo/weights.safetensors
 
 .PHONY: help setup demo demo-weights demo-evaluate serve stop test test-full lint bench clean
@@ -37,7 +38,7 @@ model_store/demo.mar: $(VENV)/.setup $(WEIGHTS) $(shell find handlers -name '*.p
 	    --name demo --version 1.0 --export-path model_store --force
 
 demo: model_store/demo.mar ## see it work: an endpoint and a bulk job explain 200 scenes
-	@$(RUN) -m jobs.demo
+	@$(RUN) -m jobs.demo --pictures $(PICTURES)
 
 demo-weights: $(VENV)/.setup ## train the demo's detector anew (up to an hour on two cores)
 	@$(RUN) -m jobs.demo.train --output $(WEIGHTS)

@@ -173,33 +173,24 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _instructions(server: Server, foreground: bool) -> str:
-    python, keys, logs, folder = map(
-        _shown, (Path(sys.executable), server.key_file, server.logs, server.folder)
+    header, keys, logs, folder = map(
+        _shown, (server.header_file, server.key_file, server.logs, server.folder)
     )
-    # The token goes from the file to curl through a pipe: it is not printed, and `ps` shows none.
-    key = f"json.load(open({keys!r}))['inference']['key']"
-    header = f"import json; print('Authorization: Bearer', {key})"
     url = f"{server.inference_url}/explanations/{server.models[0]}"
+    python = shlex.quote(_shown(Path(sys.executable)))
     return "\n".join(
         [
             f"serving {', '.join(server.models)} at {server.inference_url}",
             f"  management  {server.management_url}, metrics {server.metrics_url}/metrics",
             f"  tokens      {keys} (only you can read it)",
             f"  logs        {logs}",
-            "  try         a picture.jpg of yours:",
-            f"{shlex.quote(python)} -c {_double_quoted(header)} |"
-            f" curl --silent --show-error --header @- --upload-file picture.jpg {url}",
+            "  try         with a picture.jpg of yours:",
+            f"    curl --header @{shlex.quote(header)} --form picture=@picture.jpg {url}",
             "  stop        Ctrl-C"
             if foreground
-            else f"  stop        {shlex.quote(python)} -m archives stop"
-            f" --folder {shlex.quote(folder)}",
+            else f"  stop        {python} -m archives stop --folder {shlex.quote(folder)}",
         ]
     )
-
-
-def _double_quoted(text: str) -> str:
-    """For a shell, and easier to read than shlex.quote where the text holds single quotes."""
-    return '"' + "".join(f"\\{each}" if each in '\\"$`' else each for each in text) + '"'
 
 
 def _shown(path: Path) -> str:

@@ -129,6 +129,11 @@ class Server:
         return self.folder / "key_file.json"
 
     @property
+    def header_file(self) -> Path:
+        """For `curl --header @FILE`: no token is typed, printed or seen among processes."""
+        return self.folder / "authorization"
+
+    @property
     def logs(self) -> Path:
         return self.folder / "logs"
 
@@ -173,6 +178,7 @@ class Server:
             waiting = [model for model in waiting if not self._is_ready(model)]
             if waiting:
                 time.sleep(POLL_SECONDS)
+        write_private(self.header_file, f"Authorization: Bearer {self.inference_token}\n")
 
     def _is_ready(self, model: str) -> bool:
         # Only the management address knows: /ping is healthy before any worker has loaded.
@@ -183,7 +189,9 @@ class Server:
             request = urllib.request.Request(
                 url, headers={"Authorization": f"Bearer {self.management_token}"}
             )
-            with _opener().open(request, timeout=5) as answer:
+            # Without proxies: the token stays on this machine.
+            direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with direct.open(request, timeout=5) as answer:
                 versions = json.loads(answer.read())
         except (OSError, ServerError, ValueError):
             # Not listening yet, or the key file or the answer is half written.
@@ -216,6 +224,7 @@ class Server:
         if left := self.processes():
             raise ServerError(f"processes {left} of the server in {self.folder} do not end")
         self.key_file.unlink(missing_ok=True)
+        self.header_file.unlink(missing_ok=True)
         _state_file(self.folder).unlink(missing_ok=True)
         for name in ("temp", "model_store"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
@@ -366,11 +375,6 @@ def _executable(process: int) -> str:
         return Path(os.readlink(f"/proc/{process}/exe")).name
     except OSError:
         return ""
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    # Without proxies: the tokens in these requests stay on this machine.
-    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def _state_file(folder: Path) -> Path:

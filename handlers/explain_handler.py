@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ts.context import Context
@@ -15,12 +15,6 @@ from handlers.messages import Answer
 from handlers.schema import RequestError
 
 logger = logging.getLogger(__name__)
-
-WRITERS: dict[str, tuple[str, Callable[..., bytes]]] = {
-    "json": ("application/json", messages.explanations_json),
-    "overlay": ("image/jpeg", messages.explanations_overlay),
-    "npz": ("application/octet-stream", messages.explanations_npz),
-}
 
 
 class ExplainHandler:
@@ -62,13 +56,14 @@ class ExplainHandler:
             message = messages.parse_message(item, self.explainer.defaults)
             self.explainer.check(message.request)
             if headers.get("explain") == "True":
-                content_type, write = WRITERS[message.format]
+                content_type, write = messages.WRITERS[message.format]
                 explanations = self.explainer.explain([message.picture], message.request)[0]
                 return Answer(write(message.picture, explanations), content_type)
+            if message.format != "json":
+                raise RequestError("format", message.format, "json, for predictions")
             detections = self.explainer.detect([message.picture])[0]
-            return Answer(
-                messages.detections_json(detections, self.explainer.categories, message.request)
-            )
+            chosen = self.explainer.choose(detections, message.request)
+            return Answer(messages.detections_json(detections, chosen, self.explainer.categories))
         except (RequestError, PictureError) as error:
             return _error(400, error)
         except Exception as error:  # TorchServe would answer 503 to the whole batch
@@ -88,7 +83,7 @@ class ExplainHandler:
             "methods": self.explainer.methods,
             "targets": self.explainer.targets,
             "layers": self.explainer.layers,
-            "formats": list(messages.FORMATS),
+            "formats": list(messages.WRITERS),
             "torch": manifest.torch,
             "torchvision": manifest.torchvision,
             "whybox": manifest.whybox,

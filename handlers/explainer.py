@@ -8,6 +8,7 @@ explanations = explainer.explain(pictures, ExplainRequest(method="odam"))
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from handlers.archive import read_archive
 from handlers.cam.gradient import MapGradient
 from handlers.cam.registry import METHODS, Method
 from handlers.detectors.base import Detector, Features, Inputs, Kept, Raw, Regions, to_detections
-from handlers.detectors.registry import build_model, detector_for, load_weights
+from handlers.detectors.registry import DetectorError, build_model, detector_for, load_weights
 from handlers.images import PictureError
 from handlers.manifest import ArchiveError, Manifest
 from handlers.schema import Detections, ExplainRequest, Explanation, RequestError
@@ -51,6 +52,11 @@ class Explainer:
     ) -> None:
         if precision not in PRECISIONS:
             raise RequestError("precision", precision, ", ".join(PRECISIONS))
+        if len(categories) != detector.num_classes():
+            raise DetectorError(
+                f"got {len(categories)} categories for a detector of {detector.num_classes()}, the"
+                " background included; name them all by label, the background first"
+            )
         self.detector = detector
         self.categories = tuple(categories)
         self.precision = precision
@@ -72,9 +78,15 @@ class Explainer:
         try:
             model = build_model(manifest.architecture, len(manifest.categories), manifest.options)
             load_weights(model, archive.weights)
+            defaults = ExplainRequest.from_fields(manifest.defaults)
         except ValueError as error:
             raise ArchiveError(f"{path}: {error}") from error
-        return cls.from_model(model, manifest.categories, device, precision, manifest)
+        explainer = cls.from_model(model, manifest.categories, device, precision, manifest)
+        try:
+            explainer.check(defaults)
+        except RequestError as error:
+            raise ArchiveError(f"{path}: its defaults: {error}") from error
+        return explainer
 
     @classmethod
     def from_model(
@@ -85,17 +97,12 @@ class Explainer:
         precision: str = "fp32",
         manifest: Manifest | None = None,
     ) -> Explainer:
-        """Any detector that an adapter fits; it is moved to `device` and put into eval mode.
+        """Any detector that an adapter fits; it is moved to `device`, in float32 and eval mode.
 
-        categories: names by label, the background first. Raises DetectorError if no adapter fits.
+        categories: names by label, the background first. Raises DetectorError if no adapter fits
+        or the number of categories is not the detector's.
         """
-        try:
-            model = model.to(torch.device(device)).eval()
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0]
-            raise RequestError(
-                "device", device, f"a device that torch has here ({reason})"
-            ) from error
+        model = model.to(_device(device), torch.float32).eval()
         return cls(detector_for(model), categories, precision, manifest)
 
     @property
@@ -121,6 +128,7 @@ class Explainer:
             if got not in allowed:
                 raise RequestError(name, got, ", ".join(str(each) for each in allowed if each))
 
+    @torch.inference_mode(False)
     def detect(self, pictures: Sequence[Tensor], batch_size: int = 8) -> list[Detections]:
         """Boxes, labels, scores and order of the stock model on each picture alone.
 
@@ -134,6 +142,7 @@ class Explainer:
                 found[place] = to_detections(kept, names)
         return [each for each in found if each is not None]
 
+    @torch.inference_mode(False)
     def explain(
         self,
         pictures: Sequence[Tensor],
@@ -158,6 +167,8 @@ class Explainer:
         self, pictures: Sequence[Tensor], batch_size: int
     ) -> Iterator[tuple[list[int], _Scored]]:
         """Places in `pictures` and their results, a batch of one padded size at a time."""
+        if batch_size < 1:
+            raise RequestError("batch_size", batch_size, "an integer of at least 1")
         prepared = [self._prepare(picture) for picture in pictures]
         groups: dict[tuple[int, ...], list[int]] = {}
         for place, inputs in enumerate(prepared):
@@ -183,20 +194,20 @@ class Explainer:
             sizes=[size for each in batch for size in each.sizes],
             geometries=[geometry for each in batch for geometry in each.geometries],
         )
-        with torch.autocast(
-            inputs.tensors.device.type, torch.bfloat16, enabled=self.precision == "bf16"
-        ):
-            features = self.detector.features(inputs)
-        features = replace(
-            features, maps={name: maps.float() for name, maps in features.maps.items()}
-        )
-        candidates = self.detector.propose(features)
-        raw = self.detector.score(features, candidates)
-        return _Scored(features, candidates, raw, self.detector.select(features, candidates, raw))
+        device = inputs.tensors.device.type
+        with _exact_convolutions():
+            with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
+                features = self.detector.features(inputs)
+            maps = {name: each.float() for name, each in features.maps.items()}
+            features = replace(features, maps=maps)
+            candidates = self.detector.propose(features)
+            raw = self.detector.score(features, candidates)
+            kept = self.detector.select(features, candidates, raw)
+        return _Scored(features, candidates, raw, kept)
 
     def _explain_one(self, scored: _Scored, row: int, request: ExplainRequest) -> list[Explanation]:
         kept, inputs = scored.kept[row], scored.features.inputs
-        chosen = self._choose(kept, request)
+        chosen = self.choose(kept, request)
         if not len(chosen):
             return []
         candidate, labels, levels = kept.candidate[chosen], kept.labels[chosen], kept.level[chosen]
@@ -210,11 +221,9 @@ class Explainer:
             own = torch.where(levels == level)[0]
             regions = self.detector.regions(scored.features, row, frames[own], level, pooled[own])
             maps = self._maps(method, regions, [each[own] for each in gradients], request)
+            crops = iter(regions.crops)
             for place, heatmap in zip(own.tolist(), maps.cpu(), strict=True):
-                geometry = inputs.geometries[row]
-                if request.layer == "roi":
-                    x1, y1, x2, y2 = frames[place].tolist()
-                    geometry = geometry.crop((x1, y1, x2, y2))
+                geometry = regions.geometry if request.layer != "roi" else next(crops)
                 index = int(chosen[place])
                 x1, y1, x2, y2 = kept.boxes[index].tolist()
                 label = int(kept.labels[index])
@@ -233,13 +242,13 @@ class Explainer:
                 )
         return [explanations[place] for place in range(len(chosen))]
 
-    def _choose(self, kept: Kept, request: ExplainRequest) -> Tensor:
-        """Which detections are explained: int64, best score first."""
-        wanted = kept.scores >= request.score_threshold
+    def choose(self, found: Kept | Detections, request: ExplainRequest) -> Tensor:
+        """Which of a picture's detections a request is about: int64 places, best score first."""
+        wanted = found.scores >= request.score_threshold
         if request.category is not None:
             # A category's name may stand for several labels (COCO's unused ones are all "N/A").
             named = [i for i, name in enumerate(self.categories) if name == request.category]
-            wanted &= torch.isin(kept.labels, torch.tensor(named, device=kept.labels.device))
+            wanted &= torch.isin(found.labels, torch.tensor(named, device=found.labels.device))
         return torch.where(wanted)[0][: request.max_detections]
 
     def _gradients(
@@ -250,7 +259,7 @@ class Explainer:
         A candidate's outputs depend on its own pooled features alone, so the gradient of the sum
         over candidates is all their gradients at once.
         """
-        with torch.enable_grad():
+        with _exact_convolutions(), torch.enable_grad():
             leaf = pooled.detach().requires_grad_()
             raw = self.detector.head(leaf, frames, size)
             scalars = self.detector.target(target, raw, labels)
@@ -275,6 +284,27 @@ class Explainer:
             maps = each if maps is None else torch.maximum(maps, each)
         assert maps is not None
         return maps.clamp(min=0)
+
+
+@contextmanager
+def _exact_convolutions() -> Iterator[None]:
+    """float32 means float32: by default cuDNN rounds convolutions to TF32's ten bits."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def _device(name: str) -> torch.device:
+    """The device of that name; raises RequestError unless it is cpu or a GPU that is here."""
+    here = ["cpu"]
+    if torch.cuda.is_available():
+        here += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
+    if name not in here:
+        raise RequestError("device", name, f"{', '.join(here)} (what torch has on this machine)")
+    return torch.device(name)
 
 
 def _map_gradients(regions: Regions, gradient: Tensor, layer: str | None) -> Iterator[MapGradient]:

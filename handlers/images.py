@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF")
 MAX_PIXELS = 50_000_000
+MAX_SIDE = 65_500  # what a JPEG, as overlays are, can hold
+# Pillow's own limit only warns between one and two times its maximum; MAX_PIXELS decides.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class PictureError(ValueError):
@@ -28,27 +30,27 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
     Grey, palette and CMYK become RGB; 16 bits become 8; transparency is laid on white; of an
     animation the first frame is taken.
 
-    Raises PictureError if `data` is empty, truncated, in none of FORMATS, or has more than
-    `max_pixels` pixels (checked in the header, before anything is unpacked).
+    Raises PictureError if `data` is empty, truncated, in none of FORMATS, has more than
+    `max_pixels` pixels or a side beyond MAX_SIDE (checked in the header, before anything is
+    unpacked), or has samples of no known range (32-bit and float TIFF).
     """
     if not data:
         raise PictureError("the picture has zero bytes; expected " + ", ".join(FORMATS))
     try:
-        with warnings.catch_warnings():
-            # Pillow's own limit only warns between one and two times its maximum; ours decides.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if image.width * image.height > max_pixels:
-                    raise PictureError(
-                        f"the picture has {image.width} x {image.height} pixels, more than the"
-                        f" {max_pixels} allowed; make it smaller"
-                    )
-                image.load()
-                return _to_tensor(_to_rgb(ImageOps.exif_transpose(image)))
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > max_pixels or max(image.size) > MAX_SIDE:
+                raise PictureError(
+                    f"the picture has {image.width} x {image.height} pixels, more than the"
+                    f" {max_pixels} allowed (and {MAX_SIDE} a side); make it smaller"
+                )
+            image.load()
+            return _to_tensor(_to_rgb(_upright(image)))
     except PictureError:
         raise
     except Image.DecompressionBombError as error:
-        raise PictureError(f"the picture is too large: {error}") from error
+        raise PictureError(
+            f"the picture has far more than the {max_pixels} pixels allowed; make it smaller"
+        ) from error
     except UnidentifiedImageError as error:
         raise PictureError(
             f"not a picture: its {len(data)} bytes are none of " + ", ".join(FORMATS)
@@ -58,8 +60,21 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
         raise PictureError(f"the picture is damaged or truncated: {error}") from error
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:
+        # A damaged EXIF block makes Pillow raise nearly anything; viewers show such pictures as
+        # they are stored, and so do we.
+        return image
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        raise PictureError(
+            "32-bit and float pictures have no known range of brightness; convert to 8 or 16 bits"
+        )
+    if image.mode.startswith("I"):
         # A 16-bit PNG opens as "I;16" or "I"; Pillow's own conversion clips at 255.
         values = np.asarray(image, dtype=np.float64)
         return Image.fromarray(
@@ -87,8 +102,9 @@ class Geometry:
 
     A point (x, y) of the picture, in pixels with (0, 0) at its upper left corner, lies at
     (x * scale_x + offset_x, y * scale_y + offset_y) of a frame of frame_width x frame_height; the
-    heatmap's cells divide that frame evenly. For a whole pyramid level the frame is the padded
-    network input; for a RoI it is the proposal.
+    heatmap's cells divide that frame evenly. clipped: off the frame there is nothing (a RoI's
+    frame is its proposal); otherwise the outermost cells go on (a pyramid level's frame is the
+    padded network input, moved as the level's cells are).
     """
 
     picture_width: int
@@ -99,44 +115,66 @@ class Geometry:
     scale_y: float
     offset_x: float = 0.0
     offset_y: float = 0.0
+    clipped: bool = False
 
     def to_dict(self) -> dict[str, float]:
+        """As JSON holds it."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Geometry:
+        """The inverse of `to_dict`."""
         return cls(**values)
 
-    def crop(self, box: tuple[float, float, float, float]) -> Geometry:
-        """The geometry of a grid that covers only `box` (x1, y1, x2, y2 in pixels of the frame)."""
+    def on_samples(self, height: int, width: int) -> Geometry:
+        """The geometry of a strided map of height x width cells over this frame.
+
+        Strided convolutions, anchors and RoIAlign all put the middle of cell i at the middle of
+        input pixel i * stride, half a cell before where dividing the input evenly would put it.
+        """
+        return replace(
+            self,
+            offset_x=self.offset_x + (self.frame_width / width - 1) / 2,
+            offset_y=self.offset_y + (self.frame_height / height - 1) / 2,
+        )
+
+    def resized(self, width: int, height: int) -> Geometry:
+        """The geometry of the same heatmap on the picture resized to width x height pixels."""
+        return replace(
+            self,
+            picture_width=width,
+            picture_height=height,
+            scale_x=self.scale_x * self.picture_width / width,
+            scale_y=self.scale_y * self.picture_height / height,
+        )
+
+    def crop(self, box: Sequence[float], least: float) -> Geometry:
+        """The geometry of a grid that covers only `box` (x1, y1, x2, y2 in pixels of the frame),
+        which is widened to at least `least` pixels, as RoIAlign does."""
         x1, y1, x2, y2 = box
-        return Geometry(
-            self.picture_width,
-            self.picture_height,
-            max(x2 - x1, 1.0),  # RoIAlign, too, makes a proposal at least one cell large
-            max(y2 - y1, 1.0),
-            self.scale_x,
-            self.scale_y,
-            self.offset_x - x1,
-            self.offset_y - y1,
+        return replace(
+            self,
+            frame_width=max(x2 - x1, least),
+            frame_height=max(y2 - y1, least),
+            offset_x=self.offset_x - x1,
+            offset_y=self.offset_y - y1,
+            clipped=True,
         )
 
     def to_picture(self, heatmap: Tensor) -> Tensor:
-        """A heatmap [h, w] on the picture's pixels: float32 [H, W], bilinear, 0 off the frame."""
-        x = torch.arange(self.picture_width, dtype=torch.float64) + 0.5
-        y = torch.arange(self.picture_height, dtype=torch.float64) + 0.5
-        u = (x * self.scale_x + self.offset_x) / self.frame_width
-        v = (y * self.scale_y + self.offset_y) / self.frame_height
-        grid = torch.stack(torch.meshgrid(u * 2 - 1, v * 2 - 1, indexing="xy"), -1)
-        heat = F.grid_sample(
-            heatmap.to(torch.float64)[None, None],
-            grid[None],
-            mode="bilinear",
-            padding_mode="border",
-            align_corners=False,
-        )[0, 0]
-        inside = ((u >= 0) & (u <= 1))[None, :] & ((v >= 0) & (v <= 1))[:, None]
-        return (heat * inside).to(torch.float32)
+        """A heatmap [h, w] on the picture's pixels: float32 [H, W], bilinear."""
+        height, width = heatmap.shape
+        u = self._along(self.picture_width, self.scale_x, self.offset_x, self.frame_width)
+        v = self._along(self.picture_height, self.scale_y, self.offset_y, self.frame_height)
+        # Bilinear weights are a product of one for the row and one for the column.
+        rows = _interpolation(v, height, self.clipped)
+        columns = _interpolation(u, width, self.clipped)
+        return rows @ heatmap.to(torch.float32) @ columns.T
+
+    @staticmethod
+    def _along(pixels: int, scale: float, offset: float, frame: float) -> Tensor:
+        """The middles of the picture's pixels along one axis, as shares of the frame."""
+        return ((torch.arange(pixels, dtype=torch.float64) + 0.5) * scale + offset) / frame
 
     def cell_of(self, x: float, y: float, height: int, width: int) -> tuple[float, float]:
         """The place of picture point (x, y) on a grid of height x width cells, as (column, row).
@@ -152,3 +190,20 @@ class Geometry:
         x = (column / width * self.frame_width - self.offset_x) / self.scale_x
         y = (row / height * self.frame_height - self.offset_y) / self.scale_y
         return x, y
+
+
+def _interpolation(places: Tensor, cells: int, clipped: bool) -> Tensor:
+    """What each cell gives to each place (a share of the frame), float32 [places, cells].
+
+    Linear between the cells' middles, constant beyond the outer ones; if clipped, zero off the
+    frame.
+    """
+    inside = ((places >= 0) & (places <= 1)) | (not clipped)
+    middle = (places * cells - 0.5).clamp(0, cells - 1)
+    low = middle.floor().long()
+    high = (low + 1).clamp(max=cells - 1)
+    fraction = middle - low
+    matrix = torch.zeros(len(places), cells, dtype=torch.float64)
+    matrix.scatter_add_(1, low[:, None], ((1 - fraction) * inside)[:, None])
+    matrix.scatter_add_(1, high[:, None], (fraction * inside)[:, None])
+    return matrix.to(torch.float32)

@@ -6,7 +6,7 @@ import base64
 import binascii
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ from handlers.images import PictureError, decode_picture
 from handlers.render import encode_heatmap, encode_jpeg, overlay_all
 from handlers.schema import Detections, ExplainRequest, Explanation, RequestError
 
-FORMATS = ("json", "overlay", "npz")
 # Names under which a picture may come: ours, and TorchServe's conventions.
 PICTURE_FIELDS = ("picture", "data", "body")
 
@@ -56,8 +55,8 @@ def parse_message(item: Mapping[str, Any], defaults: ExplainRequest) -> Message:
     data = _picture_bytes(fields.pop(given[0]))
     values = {name: _text(name, value) for name, value in fields.items()}
     answer = values.pop("format", "json")
-    if answer not in FORMATS:
-        raise RequestError("format", answer, ", ".join(FORMATS))
+    if answer not in list(WRITERS):
+        raise RequestError("format", answer, ", ".join(WRITERS))
     request = ExplainRequest.from_fields(values, defaults)
     return Message(decode_picture(data), request, answer)
 
@@ -67,7 +66,8 @@ def _picture_bytes(value: object) -> bytes:
         return bytes(value)
     if isinstance(value, str):
         try:
-            return base64.b64decode(value, validate=True)
+            # Tools wrap lines; everything else that is not base64 is a mistake.
+            return base64.b64decode("".join(value.split()), validate=True)
         except (binascii.Error, ValueError) as error:
             raise PictureError(f"the picture's text is not base64: {error}") from error
     raise RequestError("picture", value, "bytes as the body, a multipart field, or base64 in JSON")
@@ -83,21 +83,18 @@ def _text(name: str, value: Any) -> Any:
         raise RequestError(name, bytes(value), "UTF-8 text") from error
 
 
-def detections_json(
-    detections: Detections, categories: Sequence[str], request: ExplainRequest
-) -> bytes:
-    """TorchServe's conventional answer: [{"person": [x1, y1, x2, y2], "score": 0.99}, ...]."""
-    rows = []
-    for box, label, score in zip(
-        detections.boxes.tolist(),
-        detections.labels.tolist(),
-        detections.scores.tolist(),
+def detections_json(detections: Detections, chosen: Tensor, categories: Sequence[str]) -> bytes:
+    """TorchServe's conventional answer: [{"person": [x1, y1, x2, y2], "score": 0.99}, ...].
+
+    chosen: int64, places in `detections`, in the answer's order.
+    """
+    rows = zip(
+        detections.boxes[chosen].tolist(),
+        detections.labels[chosen].tolist(),
+        detections.scores[chosen].tolist(),
         strict=True,
-    ):
-        category = categories[label]
-        if score >= request.score_threshold and request.category in (None, category):
-            rows.append({category: box, "score": score})
-    return to_json(rows[: request.max_detections])
+    )
+    return to_json([{categories[label]: box, "score": score} for box, label, score in rows])
 
 
 def explanations_json(picture: Tensor, explanations: Sequence[Explanation]) -> bytes:
@@ -164,3 +161,11 @@ def explanations_npz(picture: Tensor, explanations: Sequence[Explanation]) -> by
 def to_json(value: object) -> bytes:
     """UTF-8 JSON."""
     return json.dumps(value).encode()
+
+
+# How explanations are written, by the request's format: the media type and the writer.
+WRITERS: dict[str, tuple[str, Callable[[Tensor, Sequence[Explanation]], bytes]]] = {
+    "json": ("application/json", explanations_json),
+    "overlay": ("image/jpeg", explanations_overlay),
+    "npz": ("application/octet-stream", explanations_npz),
+}

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,42 +22,75 @@ HEAT = ((0.0, (48, 12, 84)), (0.35, (176, 32, 92)), (0.7, (248, 124, 36)), (1.0,
 # Box colours by label, in turn.
 BOXES = ("#4cc9f0", "#b8f25a", "#ffd166", "#ff6b9d", "#c8a2ff", "#5af2c8", "#ff9f5a", "#8ab4ff")
 BACKGROUND = (22, 24, 29)
+# Screens show no more, and drawing a large photograph takes seconds.
+LONGEST = 1600
+
+Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 
 
-def overlay(picture: Tensor, explanation: Explanation) -> Image.Image:
+def overlay(picture: Tensor, explanation: Explanation, longest: int = LONGEST) -> Image.Image:
     """One box and its heatmap over the picture.
 
-    picture: uint8 [3, H, W]. Brightness is relative to the map's own maximum.
+    picture: uint8 [3, H, W]. Brightness is relative to the map's own maximum. longest: the longer
+    side of what is drawn, in pixels; larger pictures are shrunk first.
     """
-    image = _heat_over(picture, explanation.normalised())
-    return _draw(image, [explanation])
+    picture, explanations = _shrink(picture, [explanation], longest)
+    return _draw(_heat_over(picture, explanations[0].normalised()), explanations)
 
 
-def overlay_all(picture: Tensor, explanations: Sequence[Explanation]) -> Image.Image:
+def overlay_all(
+    picture: Tensor, explanations: Sequence[Explanation], longest: int = LONGEST
+) -> Image.Image:
     """All boxes, over the elementwise maximum of their heatmaps, each divided by its maximum."""
+    picture, explanations = _shrink(picture, explanations, longest)
     heat = torch.zeros(picture.shape[1:])
     for explanation in explanations:
         heat = torch.maximum(heat, explanation.normalised())
     return _draw(_heat_over(picture, heat), explanations)
 
 
-def draw_boxes(picture: Tensor, explanations: Sequence[Explanation]) -> Image.Image:
+def draw_boxes(
+    picture: Tensor, explanations: Sequence[Explanation], longest: int = LONGEST
+) -> Image.Image:
     """The predicted boxes over the bare picture, each with its category and score."""
+    picture, explanations = _shrink(picture, explanations, longest)
     return _draw(to_image(picture), explanations)
 
 
+def _shrink(
+    picture: Tensor, explanations: Sequence[Explanation], longest: int
+) -> tuple[Tensor, Sequence[Explanation]]:
+    """The picture with its longer side at most `longest`, and the explanations on it."""
+    height, width = picture.shape[1:]
+    factor = longest / max(height, width)
+    if factor >= 1:
+        return picture, explanations
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    pixels = np.array(to_image(picture).resize(size, Image.Resampling.BOX, reducing_gap=2.0))
+    moved = []
+    for each in explanations:
+        x1, y1, x2, y2 = each.box
+        across, down = size[0] / width, size[1] / height
+        box = (x1 * across, y1 * down, x2 * across, y2 * down)
+        moved.append(replace(each, box=box, geometry=each.geometry.resized(*size)))
+    return torch.from_numpy(pixels).permute(2, 0, 1), moved
+
+
 def contact_sheet(images: Sequence[Image.Image], columns: int, cell: int = 320) -> Image.Image:
-    """The images in rows of `columns`, each fitted into a square of `cell` pixels."""
+    """The images in rows of `columns`, each fitted into a square of `cell` pixels; a row is as
+    high as its highest image."""
     gap = 8
-    rows = max(1, -(-len(images) // columns))
-    step = cell + gap
-    sheet = Image.new("RGB", (columns * step + gap, rows * step + gap), BACKGROUND)
-    for place, image in enumerate(images):
-        row, column = divmod(place, columns)
-        small = ImageOps.contain(image, (cell, cell), Image.Resampling.LANCZOS)
-        left = gap + column * step + (cell - small.width) // 2
-        top = gap + row * step + (cell - small.height) // 2
-        sheet.paste(small, (left, top))
+    small = [ImageOps.contain(image, (cell, cell), Image.Resampling.LANCZOS) for image in images]
+    rows = [small[start : start + columns] for start in range(0, len(small), columns)]
+    heights = [max(image.height for image in row) for row in rows]
+    size = (columns * (cell + gap) + gap, sum(heights) + (len(rows) + 1) * gap)
+    sheet = Image.new("RGB", size, BACKGROUND)
+    top = gap
+    for row, height in zip(rows, heights, strict=True):
+        for column, image in enumerate(row):
+            left = gap + column * (cell + gap) + (cell - image.width) // 2
+            sheet.paste(image, (left, top + (height - image.height) // 2))
+        top += height + gap
     return sheet
 
 
@@ -100,16 +135,50 @@ def _heat_over(picture: Tensor, heat: Tensor) -> Image.Image:
 def _draw(image: Image.Image, explanations: Sequence[Explanation]) -> Image.Image:
     draw = ImageDraw.Draw(image)
     stroke = max(2, round(min(image.size) / 200))
-    font = ImageFont.load_default(max(11, round(min(image.size) / 26)))
-    # Weakest first: where labels overlap, the best-scoring box's is the one to be read.
-    for explanation in reversed(explanations):
-        colour = BOXES[(explanation.label - 1) % len(BOXES)]
+    font = ImageFont.load_default(max(10, round(min(image.size) / 30)))
+    for explanation in explanations:
         x1, y1, x2, y2 = explanation.box
-        draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=stroke)
-        text = f"{explanation.category} {explanation.score:.2f}"
-        _, _, width, height = draw.textbbox((0, 0), text, font=font)
-        left = min(max(0.0, x1), max(0.0, image.width - width - 6))
-        top = y1 - height - 4 if y1 >= height + 4 else y1
-        draw.rectangle((left, top, left + width + 6, top + height + 4), fill=colour)
-        draw.text((left + 3, top + 1), text, fill="#101216", font=font)
+        edges = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
+        draw.rectangle(edges, outline=_colour(explanation), width=stroke)
+    labels: list[Rectangle] = []
+    # Best first, so that where there is no room it is the weakest label that covers another.
+    for explanation in explanations:
+        text = f"{explanation.category} {math.floor(explanation.score * 100) / 100:.2f}"
+        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+        pad = stroke + 1
+        size = (right - left + 2 * pad, bottom - top + 2 * pad)
+        place = _free_place(explanation.box, size, image.size, labels)
+        labels.append(place)
+        draw.rectangle(place, fill=_colour(explanation))
+        draw.text((place[0] + pad - left, place[1] + pad - top), text, fill="#101216", font=font)
     return image
+
+
+def _colour(explanation: Explanation) -> str:
+    return BOXES[(explanation.label - 1) % len(BOXES)]
+
+
+def _free_place(
+    box: Rectangle, size: tuple[float, float], image: tuple[int, int], taken: Sequence[Rectangle]
+) -> Rectangle:
+    """Where a label of `size` goes: at the first of the box's corners that is free."""
+    (x1, y1, x2, y2), (width, height) = box, size
+    places = []
+    for left, top in (
+        (x1, y1 - height),
+        (x1, y1),
+        (x1, y2),
+        (x2 - width, y1 - height),
+        (x2 - width, y2),
+        (x1, y2 - height),
+    ):
+        left = min(max(0.0, left), max(0.0, image[0] - width - 1))
+        top = min(max(0.0, top), max(0.0, image[1] - height - 1))
+        places.append((left, top, left + width, top + height))
+    free = [place for place in places if not any(_meet(place, other) for other in taken)]
+    return (free or places)[0]
+
+
+def _meet(one: Rectangle, other: Rectangle) -> bool:
+    across = one[0] < other[2] and other[0] < one[2]
+    return across and one[1] < other[3] and other[1] < one[3]

@@ -48,10 +48,11 @@ class ExplainRequest:
     max_detections: int = 100
 
     def __post_init__(self) -> None:
-        if not 0 <= self.score_threshold <= 1:
-            raise RequestError("score_threshold", self.score_threshold, "a number from 0 to 1")
-        if not 1 <= self.max_detections <= 10_000:
-            raise RequestError("max_detections", self.max_detections, "an integer from 1 to 10000")
+        threshold, most = self.score_threshold, self.max_detections
+        if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+            raise RequestError("score_threshold", threshold, "a number from 0 to 1")
+        if not isinstance(most, int) or not 1 <= most <= 10_000:
+            raise RequestError("max_detections", most, "an integer from 1 to 10000")
 
     @classmethod
     def from_fields(

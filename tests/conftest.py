@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,12 +96,15 @@ def endpoint(
     demo_archive: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[server.Server]:
     """The real TorchServe with the demo's archive, one for all tests that ask it."""
-    folder = Path(tempfile.mkdtemp(prefix="whybox-"))  # short, for its sockets' paths
-    options = server.ServerOptions((demo_archive,), folder, ports=server.Ports())
-    with server.start(options) as started:
-        started.wait_ready()
-        yield started
-    shutil.rmtree(folder)
+    shadow = tmp_path_factory.mktemp("shadow")
+    (shadow / "handlers.py").write_text("raise ImportError('PYTHONPATH shadows the archive')")
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setenv("PYTHONPATH", str(shadow))
+        patch.setenv("TS_INFERENCE_ADDRESS", "http://0.0.0.0:8080")
+        options = server.ServerOptions((demo_archive,), Path(folder), ports=server.Ports())
+        with server.start(options) as started:
+            started.wait_ready()
+            yield started
 
 
 @pytest.fixture(scope="session")

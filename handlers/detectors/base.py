@@ -78,7 +78,7 @@ class Regions:
     activation: [C, h, w], that map.
     pooled: [N, C, p, q], the head's input for each candidate:
         pooled[n, c] = rows[n] @ activation[c] @ columns[n]^T.
-    frames: [N, 4], the candidates' boxes in pixels of the network input.
+    geometry: places the map on the picture. crops: place each candidate's pooled grid on it.
     """
 
     level: str
@@ -86,7 +86,8 @@ class Regions:
     pooled: Tensor
     rows: Tensor
     columns: Tensor
-    frames: Tensor
+    geometry: Geometry
+    crops: list[Geometry]
 
 
 class Detector(Protocol):
@@ -104,6 +105,9 @@ class Detector(Protocol):
 
     def select(self, features: Features, candidates: list[Tensor], raw: list[Raw]) -> list[Kept]:
         """Exactly the boxes, labels, scores and order of the stock model, with provenance."""
+
+    def num_classes(self) -> int:
+        """How many categories the head tells apart, the background included."""
 
     def level_names(self) -> list[str]:
         """Names of the feature maps that can emit a detection, finest first."""

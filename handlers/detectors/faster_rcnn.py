@@ -35,16 +35,18 @@ class FasterRCNNDetector:
         self.model = model
         self.roi_heads = model.roi_heads
         self.pool = model.roi_heads.box_roi_pool
-        self._fix_pool_scales()
+        self.levels = self._find_levels()
 
     @torch.no_grad()
-    def _fix_pool_scales(self) -> None:
+    def _find_levels(self) -> list[str]:
+        """Names of the maps that the pool reads, in its order, and fixes the pool's strides."""
+        device = next(self.model.parameters()).device
+        maps = self._maps(torch.zeros(1, 3, 256, 256, device=device))
         # MultiScaleRoIAlign guesses its strides from the first picture it meets and keeps them; a
         # very narrow one would mislead it. A square one decides here instead.
         if self.pool.scales is None:
-            device = next(self.model.parameters()).device
-            maps = self._maps(torch.zeros(1, 3, 256, 256, device=device))
             self.pool(maps, [torch.zeros(0, 4, device=device)], [(256, 256)])
+        return [name for name in maps if name in self.pool.featmap_names]
 
     def _maps(self, tensors: Tensor) -> dict[str, Tensor]:
         maps = self.model.backbone(tensors)
@@ -53,13 +55,15 @@ class FasterRCNNDetector:
     def prepare(self, picture: Tensor) -> Inputs:
         height, width = picture.shape[-2:]
         device = next(self.model.parameters()).device
-        try:
-            images, _ = self.model.transform([picture.to(device).float() / 255])
-        except RuntimeError as error:
+        transform = self.model.transform
+        short, long = sorted((height, width))
+        scale = min(transform.min_size[-1] / short, transform.max_size / long)
+        if int(short * scale) < 1:
             raise PictureError(
-                f"a picture of {width} x {height} pixels is too narrow for this detector:"
-                f" resized, nothing is left of it ({error})"
-            ) from error
+                f"a picture of {width} x {height} pixels is too narrow for this detector: resized"
+                f" to {transform.max_size} pixels, nothing is left of its shorter side"
+            )
+        images, _ = transform([picture.to(device).float() / 255])
         (resized_height, resized_width) = images.image_sizes[0]
         padded_height, padded_width = images.tensors.shape[-2:]
         geometry = Geometry(
@@ -131,27 +135,37 @@ class FasterRCNNDetector:
         )
 
     def _levels(self, proposals: Tensor) -> Tensor:
-        if len(self.pool.featmap_names) == 1:
+        if len(self.levels) == 1:
             return torch.zeros(len(proposals), dtype=torch.int64, device=proposals.device)
         levels: Tensor = self.pool.map_levels([proposals])
         return levels
 
+    def num_classes(self) -> int:
+        number: int = self.roi_heads.box_predictor.cls_score.out_features
+        return number
+
     def level_names(self) -> list[str]:
-        return list(self.pool.featmap_names)
+        return self.levels
 
     def regions(
         self, features: Features, picture: int, frames: Tensor, level: int, pooled: Tensor
     ) -> Regions:
-        name = self.pool.featmap_names[level]
+        name, scale = self.levels[level], self.pool.scales[level]
         activation = features.maps[name][picture]
+        _, height, width = activation.shape
         rows, columns = pooling_matrices(
-            frames,
-            self.pool.scales[level],
-            (activation.shape[1], activation.shape[2]),
-            self.pool.output_size,
-            self.pool.sampling_ratio,
+            frames, scale, (height, width), self.pool.output_size, self.pool.sampling_ratio
         )
-        return Regions(name, activation, pooled, rows, columns, frames)
+        whole = features.inputs.geometries[picture]
+        return Regions(
+            level=name,
+            activation=activation,
+            pooled=pooled,
+            rows=rows,
+            columns=columns,
+            geometry=whole.on_samples(height, width),
+            crops=[whole.crop(frame, least=1 / scale) for frame in frames.tolist()],
+        )
 
     def targets(self) -> list[str]:
         return ["class", "probability", *EDGES, "box"]

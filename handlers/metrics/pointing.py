@@ -47,13 +47,17 @@ def _clip(value: float, limit: float) -> float:
 
 
 def _cover(explanation: Explanation, box: tuple[float, float, float, float]) -> Tensor:
-    """How much of each cell lies inside a box given in picture pixels: [h, w], 0 ... 1."""
+    """How much of each cell lies inside a box given in picture pixels: [h, w], in cells."""
     height, width = explanation.heatmap.shape
     x1, y1 = explanation.geometry.cell_of(box[0], box[1], height, width)
     x2, y2 = explanation.geometry.cell_of(box[2], box[3], height, width)
-    return torch.outer(_overlap(y1, y2, height), _overlap(x1, x2, width))
+    clipped = explanation.geometry.clipped
+    return torch.outer(_overlap(y1, y2, height, clipped), _overlap(x1, x2, width, clipped))
 
 
-def _overlap(start: float, end: float, cells: int) -> Tensor:
+def _overlap(start: float, end: float, cells: int, clipped: bool) -> Tensor:
     left = torch.arange(cells, dtype=torch.float64)
-    return ((left + 1).clamp(max=end) - left.clamp(min=start)).clamp(min=0)
+    right = left + 1
+    if not clipped:  # the outermost cells go on
+        left[0], right[-1] = -torch.inf, torch.inf
+    return (right.clamp(max=end) - left.clamp(min=start)).clamp(min=0)

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from archives.build import BuildOptions, build
-from archives.server import Ports, Server, ServerOptions, start
+from archives.server import Server
 
 NAMES = ["disc", "ring", "star"]
 
@@ -36,13 +35,5 @@ def archive(options: BuildOptions) -> Path:
 
 
 @pytest.fixture(scope="session")
-def server(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    shadow = tmp_path_factory.mktemp("shadow")
-    (shadow / "handlers.py").write_text("raise ImportError('PYTHONPATH shadows the archive')")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(shadow))
-        patch.setenv("TS_INFERENCE_ADDRESS", "http://0.0.0.0:8080")
-        options = ServerOptions((archive,), tmp_path_factory.mktemp("serve"), ports=Ports())
-        with start(options) as started:
-            started.wait_ready()
-            yield started
+def server(endpoint: Server) -> Server:
+    return endpoint

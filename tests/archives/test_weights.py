@@ -3,13 +3,19 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import safetensors.torch
 import torch
+from torchvision.models import resnet50
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.ops.misc import FrozenBatchNorm2d
 
+from archives.build import BuildOptions, build
 from archives.weights import (
     UnsafeWeightsError,
     Weights,
@@ -17,6 +23,8 @@ from archives.weights import (
     read_categories,
     read_weights,
 )
+from handlers.explainer import Explainer
+from tests.conftest import random_picture
 
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.ones(1, dtype=torch.float16)}
 
@@ -123,3 +131,47 @@ def test_bad_categories_in_the_header(header: str, tmp_path: Path) -> None:
     safetensors.torch.save_file(TENSORS, path, {"categories": header})
     with pytest.raises(WeightsError, match="the header of"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "eps"), [("fasterrcnn_resnet50_fpn_coco-258fb6c6.pth", 0.0), ("tuned.pth", 1e-5)]
+)
+def test_weights_of_a_frozen_backbone_give_the_stock_numbers(
+    file: str, eps: float, tmp_path: Path
+) -> None:
+    """torchvision's builders make FrozenBatchNorm2d only while they download; so did its weights'
+    owners, and a BatchNorm2d would take other weights and another eps."""
+    torch.manual_seed(0)
+    trunk = resnet50(weights=None, norm_layer=partial(FrozenBatchNorm2d, eps=eps))
+    stock = FasterRCNN(_resnet_fpn_extractor(trunk, 3), 91, min_size=96, box_score_thresh=0.0)
+    for name, buffer in stock.named_buffers():
+        if name.endswith("running_var"):
+            buffer.uniform_(1e-5, 2)
+    torch.save(stock.eval().state_dict(), tmp_path / file)
+    path = build(
+        BuildOptions(
+            detector="fasterrcnn_resnet50_fpn",
+            weights=str(tmp_path / file),
+            categories=None if eps == 0 else category_file(tmp_path),
+            name="frozen",
+            version="1.0",
+            export_path=tmp_path,
+            options={"min_size": 96, "box_score_thresh": 0.0},
+        )
+    )
+    explainer = Explainer.from_archive(path)
+    assert explainer.manifest is not None
+    assert explainer.manifest.options["frozen_batch_norm_eps"] == eps
+    assert explainer.categories[1] == ("person" if eps == 0 else "name 1")
+    picture = random_picture(90, 120)
+    with torch.no_grad():
+        expected = stock([picture / 255])[0]
+    found = explainer.detect([picture])[0]
+    assert torch.equal(found.boxes, expected["boxes"])
+    assert torch.equal(found.scores, expected["scores"])
+
+
+def category_file(folder: Path) -> Path:
+    file = folder / "categories.txt"
+    file.write_text("\n".join(f"name {label}" for label in range(1, 91)))
+    return file

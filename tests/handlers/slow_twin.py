@@ -26,10 +26,11 @@ class SlowTwin:
         size = images.image_sizes[0]
         heads = model.roi_heads
         self.pool = heads.box_roi_pool
-        self.features = model.backbone(images.tensors)
+        maps = model.backbone(images.tensors)
+        self.features = {"0": maps} if isinstance(maps, Tensor) else maps
         self.proposals, _ = model.rpn(images, self.features)
-        pooled = self.pool(self.features, self.proposals, images.image_sizes)
-        self.logits, regression = heads.box_predictor(heads.box_head(pooled))
+        self.pooled = self.pool(self.features, self.proposals, images.image_sizes)
+        self.logits, regression = heads.box_predictor(heads.box_head(self.pooled))
         self.boxes = clip_boxes_to_image(heads.box_coder.decode(regression, self.proposals), size)
         self.on_picture = resize_boxes(
             self.boxes.reshape(-1, 4), list(size), list(picture.shape[-2:])
@@ -37,9 +38,7 @@ class SlowTwin:
 
     def heatmap(self, box: Tensor, label: int, method: str, target: str) -> tuple[str, Tensor]:
         """(level, heatmap [h, w]) of the best-scoring candidate with exactly this box."""
-        same = (self.on_picture[:, label] == box).all(-1)
-        assert same.any()
-        candidate = int((self.logits.softmax(-1)[:, label] * same).argmax())
+        candidate = self._candidate(box, label)
         level = _level(self.proposals[0][candidate], self.pool)
         activation = self.features[level]
         scalars = {
@@ -53,6 +52,20 @@ class SlowTwin:
             (gradient,) = torch.autograd.grad(scalar, activation, retain_graph=True)
             maps.append(FORMULAS[method](activation[0].detach(), gradient[0]))
         return level, torch.stack(maps).amax(0).clamp(min=0)
+
+    def roi_heatmap(self, box: Tensor, label: int) -> tuple[list[float], Tensor]:
+        """(proposal in network input pixels, HiResCAM of the class on its pooled features)."""
+        candidate = self._candidate(box, label)
+        (gradient,) = torch.autograd.grad(
+            self.logits[candidate, label], self.pooled, retain_graph=True
+        )
+        product = gradient[candidate] * self.pooled[candidate].detach()
+        return self.proposals[0][candidate].tolist(), product.sum(0).clamp(min=0)
+
+    def _candidate(self, box: Tensor, label: int) -> int:
+        same = (self.on_picture[:, label] == box).all(-1)
+        assert same.any()
+        return int((self.logits.softmax(-1)[:, label] * same).argmax())
 
 
 def _level(proposal: Tensor, pool: Any) -> str:

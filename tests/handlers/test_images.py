@@ -77,6 +77,19 @@ def test_exif_rotation_is_applied() -> None:
     assert picture[:, 0, 3].tolist() == list(RED)
 
 
+def jpeg_with_damaged_exif(place: int, value: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = bytearray(encoded(Image.new("RGB", (6, 4), RED), "JPEG", exif=exif))
+    data[place] = value
+    return bytes(data)
+
+
+@pytest.mark.parametrize(("place", "value"), [(53, 0), (55, 1), (49, 255), (40, 7)])
+def test_a_damaged_exif_block_does_not_lose_the_picture(place: int, value: int) -> None:
+    assert sorted(decode_picture(jpeg_with_damaged_exif(place, value)).shape) == [3, 4, 6]
+
+
 NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8))
 
 
@@ -88,10 +101,24 @@ NOISE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), d
         (encoded(NOISE, "JPEG")[:1500], "damaged or truncated"),
         (encoded(NOISE)[:3000], "damaged or truncated"),
         (encoded(Image.new("1", (8000, 7000))), "8000 x 7000 pixels, more than the 50000000"),
-        (encoded(Image.new("1", (20000, 20000))), "too large: Image size .400000000 pixels"),
+        (encoded(Image.new("1", (20000, 20000))), "far more than the 50000000 pixels"),
         (encoded(Image.new("RGB", (4, 4)), "ICO"), "not a picture"),
+        (encoded(Image.new("F", (4, 4), 0.8), "TIFF"), "no known range"),
+        (encoded(Image.new("I", (4, 4), 200), "TIFF"), "no known range"),
+        (encoded(Image.new("1", (65_501, 3))), "65500 a side"),
     ],
-    ids=["empty", "text", "truncated-jpeg", "truncated-png", "large", "bomb", "unlisted-format"],
+    ids=[
+        "empty",
+        "text",
+        "truncated-jpeg",
+        "truncated-png",
+        "large",
+        "bomb",
+        "unlisted-format",
+        "float",
+        "32-bit",
+        "long",
+    ],
 )
 def test_what_is_no_usable_picture(data: bytes, reason: str) -> None:
     with pytest.raises(PictureError, match=reason):
@@ -133,12 +160,42 @@ def test_to_picture_equals_interpolate_when_nothing_is_padded() -> None:
     assert torch.allclose(geometry.to_picture(heatmap), expected, atol=1e-5)
 
 
-def test_a_crop_is_zero_off_its_box() -> None:
-    crop = HALF.crop((10.0, 20.0, 40.0, 50.0))  # frame pixels: picture x 20 ... 80, y 40 ... 100
-    on_picture = crop.to_picture(torch.ones(7, 7))
+@pytest.mark.parametrize(
+    ("box", "least", "rows", "columns"),
+    [
+        # Frame pixels: twice as many of the picture's.
+        ((10.0, 20.0, 40.0, 50.0), 4.0, slice(40, 100), slice(20, 80)),
+        # A thin box is widened, as RoIAlign does, from its left edge.
+        ((10.0, 20.0, 11.0, 50.0), 4.0, slice(40, 100), slice(20, 28)),
+    ],
+)
+def test_a_crop_is_zero_off_its_box(
+    box: tuple[float, ...], least: float, rows: slice, columns: slice
+) -> None:
     expected = torch.zeros(100, 200)
-    expected[40:100, 20:80] = 1
-    assert torch.equal(on_picture, expected)
+    expected[rows, columns] = 1
+    assert torch.equal(HALF.crop(box, least).to_picture(torch.ones(7, 7)), expected)
+
+
+def test_cells_of_a_strided_map_lie_on_their_samples() -> None:
+    # 128 x 64 of frame in 8 x 4 cells of stride 16: the middle of cell (column 3, row 2) is the
+    # middle of input pixel (48, 32), which is picture point (97, 65) at half size.
+    moved = HALF.on_samples(height=4, width=8)
+    assert moved.point_of(3.5, 2.5, height=4, width=8) == (97.0, 65.0)
+
+
+def test_the_outermost_cells_go_on() -> None:
+    whole = Geometry(64, 32, 64.0, 32.0, 1.0, 1.0).on_samples(height=2, width=4)
+    on_picture = whole.to_picture(torch.tensor([[0.0, 0, 0, 0], [0, 0, 0, 1]]))
+    assert float(on_picture[31, 63]) == 1
+
+
+def test_resized_pictures_keep_their_heatmap() -> None:
+    heatmap = torch.rand(4, 8, generator=torch.Generator().manual_seed(1))
+    small = HALF.resized(100, 50).to_picture(heatmap)
+    large = HALF.to_picture(heatmap)
+    middles = large.view(50, 2, 100, 2).mean((1, 3))
+    assert torch.allclose(small, middles, atol=0.03)
 
 
 def test_geometry_survives_json() -> None:

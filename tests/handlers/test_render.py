@@ -10,6 +10,8 @@ from PIL import Image
 
 from handlers.images import Geometry
 from handlers.render import (
+    _free_place,
+    _meet,
     contact_sheet,
     draw_boxes,
     encode_heatmap,
@@ -97,3 +99,19 @@ def test_heatmap_png_by_hand(values: list[list[float]], expected: list[list[int]
 
 def test_jpeg() -> None:
     assert Image.open(io.BytesIO(encode_jpeg(Image.new("RGB", (5, 4))))).format == "JPEG"
+
+
+def test_large_pictures_are_drawn_smaller_with_their_boxes() -> None:
+    large = overlay_all(PICTURE, [explanation(2, 1)], longest=80)
+    assert large.size == (80, 60)
+    light = brightness(large)
+    assert light[35, 25] > 120 > 90 > light[10, 60]
+
+
+def test_labels_do_not_cover_each_other() -> None:
+    places: list[tuple[float, float, float, float]] = []
+    for _ in range(4):
+        places.append(_free_place((40, 40, 80, 60), (30, 10), (200, 200), places))
+    assert len(set(places)) == 4
+    assert places[0] == (40, 30, 70, 40)
+    assert not any(_meet(one, other) for one in places for other in places if one is not other)

@@ -1,0 +1,1 @@
+"""The detector that ships with the project: its scenes, its training and its evaluation."""

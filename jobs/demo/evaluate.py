@@ -1,0 +1,172 @@
+"""Measure the shipped detector on scenes that it never saw.
+
+    python -m jobs.demo.evaluate --scenes 500
+
+Prints the average precision at an overlap of one half (AP50) of each category and their
+mean. Ends with status 4 if the mean is below `LEAST_MEAN`.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torchvision.models.detection import FasterRCNN
+
+from handlers.detectors.small import fasterrcnn_regnet_small_fpn
+from jobs.demo.scenes import HELD_OUT_SEEDS, Scene, SceneOptions, make_scene
+
+WEIGHTS = Path(__file__).with_name("weights.safetensors")
+LEAST_OVERLAP = 0.5
+LEAST_MEAN = 0.90
+BELOW_LEAST_MEAN = 4
+
+
+@dataclass(frozen=True)
+class Found:
+    """The boxes of one picture, in its pixels.
+
+    Attributes:
+        boxes: [N, 4] float32, x1, y1, x2, y2 in px.
+        labels: [N] int64, from 1.
+        scores: [N] float32 in 0..1, falling; all one for the true boxes.
+    """
+
+    boxes: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+
+def load_detector(path: Path, device: str = "cpu") -> tuple[FasterRCNN, tuple[str, ...]]:
+    """Read weights into a detector in evaluation mode; give its categories beside it.
+
+    The first category has label 1. Half-precision weights become float32.
+    """
+    with safe_open(path, framework="pt") as file:
+        categories = tuple(json.loads(file.metadata()["categories"]))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    detector = fasterrcnn_regnet_small_fpn(len(categories) + 1)
+    detector.load_state_dict(tensors)
+    return detector.eval().to(device), categories
+
+
+def detect(detector: FasterRCNN, scenes: Iterator[Scene], device: str = "cpu") -> Iterator[Found]:
+    """Run the detector on one scene after the other."""
+    for scene in scenes:
+        picture = torch.from_numpy(scene.picture).permute(2, 0, 1).float() / 255
+        with torch.inference_mode():
+            (result,) = detector([picture.to(device)])
+        yield Found(
+            boxes=result["boxes"].cpu().numpy(),
+            labels=result["labels"].cpu().numpy(),
+            scores=result["scores"].cpu().numpy(),
+        )
+
+
+def overlaps(box: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Give the intersection over union of a box [4] with each of others [N, 4]; [N] in 0..1."""
+    corner = np.maximum(box[:2], others[:, :2])
+    extent = np.clip(np.minimum(box[2:], others[:, 2:]) - corner, 0, None)
+    shared = extent[:, 0] * extent[:, 1]
+    area = np.prod(box[2:] - box[:2])
+    areas = np.prod(others[:, 2:] - others[:, :2], axis=1)
+    ratio: NDArray[np.float32] = shared / (area + areas - shared)
+    return ratio
+
+
+def average_precision(scores: NDArray[np.float32], right: NDArray[np.bool_], total: int) -> float:
+    """Give the area under precision over recall, every point counted, as VOC does since 2010.
+
+    Args:
+        scores: [N] of all detections of one category, over all pictures, in any order.
+        right: [N] whether each detection found an object that no better one had found.
+        total: count of objects of the category.
+
+    Returns:
+        0..1, where each recall counts with the best precision at that recall or a greater.
+        Not a number if there are no objects.
+    """
+    if total == 0:
+        return float("nan")
+    hits = right[np.argsort(-scores, kind="stable")]
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    # Recall rises by one object's share at each hit and nowhere else.
+    return float(best[hits].sum() / total)
+
+
+def judge(found: Found, true: Found, label: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Match one picture's detections of a category to its objects, the surest first.
+
+    Returns:
+        The scores [N] and whether each is right [N]: its overlap with the object that it
+        overlaps most is at least one half, and no surer detection took that object.
+    """
+    chosen = np.flatnonzero(found.labels == label)
+    chosen = chosen[np.argsort(-found.scores[chosen], kind="stable")]
+    objects = true.boxes[true.labels == label]
+    taken = np.zeros(len(objects), dtype=bool)
+    right = np.zeros(len(chosen), dtype=bool)
+    if len(objects):
+        for number, box in enumerate(found.boxes[chosen]):
+            ratios = overlaps(box, objects)
+            nearest = int(ratios.argmax())
+            right[number] = ratios[nearest] >= LEAST_OVERLAP and not taken[nearest]
+            taken[nearest] |= right[number]
+    return found.scores[chosen], right
+
+
+def category_precisions(pairs: Sequence[tuple[Found, Found]], categories: int) -> list[float]:
+    """Give AP50, 0..1, of each label from 1 on, from pairs of what was found and what is."""
+    precisions = []
+    for label in range(1, categories + 1):
+        judged = [judge(found, true, label) for found, true in pairs]
+        scores = np.concatenate([item[0] for item in judged])
+        right = np.concatenate([item[1] for item in judged])
+        total = sum(int((true.labels == label).sum()) for _, true in pairs)
+        precisions.append(average_precision(scores, right, total))
+    return precisions
+
+
+def evaluate(
+    weights: Path, seeds: Sequence[int], options: SceneOptions | None = None, device: str = "cpu"
+) -> dict[str, float]:
+    """Give AP50, 0..1, by category, over the scenes of the seeds."""
+    detector, categories = load_detector(weights, device)
+    truths: list[Found] = []
+
+    def scenes() -> Iterator[Scene]:
+        for seed in seeds:
+            scene = make_scene(seed, options)
+            truths.append(Found(scene.boxes, scene.labels, np.ones(len(scene.labels), np.float32)))
+            yield scene
+
+    found = list(detect(detector, scenes(), device))
+    pairs = list(zip(found, truths, strict=True))
+    return dict(zip(categories, category_precisions(pairs, len(categories)), strict=True))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print AP50 by category and the mean; give the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m jobs.demo.evaluate", description=__doc__)
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--scenes", type=int, default=500, help="count of held-out scenes")
+    parser.add_argument("--seed-start", type=int, default=HELD_OUT_SEEDS.start)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    given = parser.parse_args(arguments)
+    seeds = range(given.seed_start, given.seed_start + given.scenes)
+    precisions = evaluate(given.weights, seeds, device=given.device)
+    for category, precision in precisions.items():
+        print(f"{category:<10} {precision:.3f}")
+    mean = float(np.nanmean(list(precisions.values())))
+    print(f"{'mean AP50':<10} {mean:.3f}  ({given.scenes} scenes, seeds from {given.seed_start})")
+    return 0 if mean >= LEAST_MEAN else BELOW_LEAST_MEAN
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,135 @@
+"""Every command and code block of the README, run from top to bottom in a copy of the checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+
+from archives.server_config import Ports, choose_ports
+from jobs.demo.__main__ import client, fill, object_store
+from jobs.demo.scenes import CATEGORIES
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+# The one command that needs the internet; without it the exit code says "try again".
+ONLINE = "--weights COCO_V1"
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout with the environment that it is tested in, on ports of its own."""
+    folder = tmp_path_factory.mktemp("readme") / "whybox"
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)  # with its time, so that make sees no change
+    (folder / ".venv").symlink_to(Path(sys.prefix))
+    config = folder / "config.properties"
+    text = config.read_text()
+    for old, new in zip(
+        ("8080", "8081", "8082", "7070", "7071"),
+        vars(choose_ports(config, Ports())).values(),
+        strict=True,
+    ):
+        text = text.replace(old, str(new))
+    config.write_text(text)
+    weights = safetensors.torch.load_file(ROOT / "jobs/demo/weights.safetensors")
+    torch.save(weights, folder / "my.pth")
+    (folder / "categories.txt").write_text("\n".join(CATEGORIES) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[dict[str, str]]:
+    with object_store() as environment:
+        fill(environment, 3)
+        yield environment
+
+
+def run(command: list[str], workspace: Path, store: dict[str, str]) -> str:
+    environment = {**os.environ, **store, "PICTURES": "12"}
+    environment.pop("PYTHONPATH", None)
+    environment.pop("MAKEFLAGS", None)  # of the make that runs these tests
+    done = subprocess.run(
+        command, cwd=workspace, env=environment, capture_output=True, text=True, check=False
+    )
+    allowed = (0, 75) if ONLINE in command[-1] else (0,)
+    assert done.returncode in allowed, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_block(number: int, workspace: Path, store: dict[str, str]) -> None:
+    language, text = BLOCKS[number]
+    if language == "sh":
+        port = re.search(
+            r"inference_address=.*:(\d+)", (workspace / "config.properties").read_text()
+        )
+        assert port
+        script = text.replace("127.0.0.1:8080", f"127.0.0.1:{port[1]}")
+        if not text.startswith(("make demo", "source")):
+            script = f"source .venv/bin/activate\n{script}"
+        run(["bash", "-euo", "pipefail", "-c", script], workspace, store)
+    elif language == "python" and (file := re.match(r"# (handlers/\S+\.py)\n", text)):
+        (workspace / file[1]).write_text(text)
+    elif language == "python":
+        assert "(" in run([sys.executable, "-c", text], workspace, store)
+    else:
+        assert language == "json"
+        example = json.loads(text)
+        name = "predictions" if isinstance(example, list) else "explanations"
+        answer = json.loads((workspace / f"demo-output/endpoint/{name}.json").read_text())
+        if name == "explanations":
+            assert shape(example) == shape(answer)
+        else:
+            assert {tuple(sorted(map(type, row.values()), key=str)) for row in answer} == {
+                tuple(sorted(map(type, example[0].values()), key=str))
+            }
+
+
+def shape(value: Any) -> Any:
+    """Keys and types of JSON; of a list the first item stands for all."""
+    if isinstance(value, dict):
+        return {key: shape(each) for key, each in value.items()}
+    return [shape(each) for each in value[:1]] if isinstance(value, list) else type(value)
+
+
+def test_what_the_blocks_wrote(workspace: Path, store: dict[str, str]) -> None:
+    overlays = workspace / "out/shards/00000/overlays"
+    names = ["picture.jpg.000.jpg", "picture.jpg.boxes.jpg", "picture.jpg.jpg"]
+    assert set(names) <= {file.name for file in overlays.iterdir()}
+    assert (workspace / "overlay.jpg").read_bytes()[:2] == b"\xff\xd8"
+    assert list(workspace.glob("mushroom-*.png") or workspace.glob("*-0.png"))
+    assert (workspace / "model_store/mine.mar").exists()
+    assert (workspace / "out-resnet18/run.json").exists()
+    assert (workspace / "demo-output/job/contact-sheet.jpg").exists()
+    listed = client(store).list_objects_v2(Bucket="scenes", Prefix="explained/")
+    assert "explained/run.json" in [entry["Key"] for entry in listed["Contents"]]
+    assert not (workspace / ".serve/server.json").exists()
+
+
+def test_make_targets_and_options_exist() -> None:
+    for target in set(re.findall(r"`make ([a-z-]+)`", README.replace("\n", " "))):
+        done = subprocess.run(["make", "-n", target], cwd=ROOT, capture_output=True, check=False)
+        assert done.returncode == 0, target
+    assert (ROOT / "docs/each-box.jpg").stat().st_size < 300_000
