@@ -23,6 +23,7 @@ from jobs.tables import read_npz, read_rows
 NAME = "contact-sheet.jpg"
 PICTURES = 12
 COLUMNS = 4
+CELL = 320  # pixels
 
 
 def write_contact_sheet(listing: Listing, output: Store, shards: int, shard_size: int) -> bool:
@@ -38,12 +39,12 @@ def write_contact_sheet(listing: Listing, output: Store, shards: int, shard_size
             data = listing.store.read(key)
         except MissingObjectError:
             continue
-        images.append(overlay_all(decode_picture(data), explanations))
+        images.append(overlay_all(decode_picture(data), explanations, longest=CELL))
         if len(images) == PICTURES:
             break
     if not images:
         return False
-    sheet = contact_sheet(images, min(COLUMNS, len(images)))
+    sheet = contact_sheet(images, min(COLUMNS, len(images)), CELL)
     output.write(NAME, encode_jpeg(sheet))
     return True
 

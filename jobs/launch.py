@@ -13,6 +13,7 @@ from types import FrameType
 from archives.verify import UnsafeArchiveError, extract
 from handlers.manifest import ArchiveError
 from jobs.errors import Interrupted, MissingObjectError, UnsafeError, UsageError
+from jobs.names import shortened
 from jobs.options import ArchiveFacts, JobOptions, WorkOrder
 from jobs.store import S3_SCHEME, open_root, split_uri
 
@@ -53,7 +54,8 @@ def _unpack(options: JobOptions, private: Path) -> WorkOrder:
     except UnsafeArchiveError as error:
         raise UnsafeError(str(error)) from error
     except ArchiveError as error:
-        raise UsageError(str(error)) from error
+        text = str(error).replace(options.archive, shortened(options.archive))
+        raise UsageError(text) from error
     return WorkOrder(
         options, ArchiveFacts(manifest.name, manifest.version, manifest.digest), folder
     )
@@ -62,12 +64,18 @@ def _unpack(options: JobOptions, private: Path) -> WorkOrder:
 def _fetch(archive: str, private: Path) -> Path:
     """The archive as a local file, downloaded if it is an object."""
     if not archive.startswith(S3_SCHEME):
-        return Path(archive)
+        path = Path(archive)
+        if "@" in path.name and path.suffix != ".mar" and not os.path.exists(path):
+            raise UsageError(
+                f"{shortened(archive)}: an archive by alias needs a registry, which this version"
+                " does not support; give a .mar file or its s3:// URI"
+            )
+        return path
     root, key = split_uri(archive)
     try:
         data = open_root(root).read(key)
     except MissingObjectError as error:
-        raise UsageError(f"there is no archive {archive}") from error
+        raise UsageError(f"there is no archive {shortened(archive)}") from error
     path = private / "archive.mar"
     path.write_bytes(data)
     return path

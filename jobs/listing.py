@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from jobs.errors import MissingObjectError, UsageError
+from jobs.names import shortened
 from jobs.store import S3_SCHEME, Entry, Store, open_root, split_uri
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
-# What a job writes below its output: never a job's input, where one lies inside the other.
-OUTPUT_FOLDERS = ("shards/", "report/")
-OUTPUT_FILES = ("contact-sheet.jpg",)
+# What a job writes below its output, beside run.json: no job's input, where one lies in the other.
+OUTPUTS = ("shards/", "report/", "contact-sheet.jpg")
+RECORD = "run.json"
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ class Listing:
 def list_input(uris: Sequence[str], output: str) -> Listing:
     """The pictures in folders, below s3:// prefixes, and in single files, all in one place.
 
-    Of folders and prefixes those with a picture's suffix are taken, however deep, hidden ones and
-    what a job wrote to `output` left out; a file that is named itself is always taken.
+    Of folders and prefixes those with a picture's suffix are taken, however deep; left out are
+    hidden ones and what jobs wrote, this one to `output` or others beside a run.json. A file that
+    is named itself is taken, unless this job writes it.
     Raises UsageError if an input is not there, holds no pictures, or if the inputs are partly
     files and partly objects, or in several buckets.
     """
@@ -57,40 +59,53 @@ def list_input(uris: Sequence[str], output: str) -> Listing:
         )
     root = open_root(roots[0])
     found: dict[str, Entry] = {}
+    own = _output_below(roots[0], output)
+    outputs = set(own)
+    named = set()
     folders = []
     for uri, (_, path) in zip(uris, places, strict=True):
         single = root.find(path)
         if single:
             folders.append(path.rpartition("/")[0])
             found[single.key] = single
+            named.add(single.key)
         else:
             folders.append(path.rstrip("/"))
-            for entry in _pictures(root, path.rstrip("/"), uri):
-                found[entry.key] = entry
+            for entry in _visible(root, path.rstrip("/"), uri):
+                folder, _, name = entry.key.rpartition("/")
+                if name == RECORD:
+                    outputs.add(folder and folder + "/")
+                elif name.lower().endswith(SUFFIXES):
+                    found[entry.key] = entry
     common = _common(folders)
     below = len(common)
-    mine = _outputs_below(roots[0], output)
     kept = [
         entry._replace(key=entry.key[below:])
         for entry in sorted(found.values())
-        if not entry.key.startswith(mine)
+        if not _is_output(entry.key, own if entry.key in named else outputs)
     ]
     if not kept:
-        raise UsageError(
-            f"no pictures in {' '.join(uris)}; looked for names ending in {', '.join(SUFFIXES)}"
-        )
+        raise UsageError(_nothing(shortened(" ".join(uris)), bool(found)))
     return Listing(root.below(common), kept, not roots[0].startswith(S3_SCHEME))
 
 
-def _pictures(root: Store, path: str, uri: str) -> Iterator[Entry]:
+def _nothing(places: str, found_outputs: bool) -> str:
+    if found_outputs:
+        return (
+            f"all pictures in {places} are a job's own output ({', '.join(OUTPUTS)} beside its"
+            f" {RECORD}); give the pictures that are to be explained"
+        )
+    return f"no pictures in {places}; looked for names ending in {', '.join(SUFFIXES)}"
+
+
+def _visible(root: Store, path: str, uri: str) -> Iterator[Entry]:
     prefix = path + "/" if path else ""
     try:
         for entry in root.entries(prefix):
-            below = entry.key[len(prefix) :]
-            if below.lower().endswith(SUFFIXES) and not _hidden(below):
+            if not _hidden(entry.key[len(prefix) :]):
                 yield entry
     except MissingObjectError as error:
-        raise UsageError(f"the input {uri} is not there") from error
+        raise UsageError(f"the input {shortened(uri)} is not there") from error
 
 
 def _hidden(key: str) -> bool:
@@ -109,10 +124,20 @@ def _common(folders: Sequence[str]) -> str:
     return "".join(part + "/" for part in first[:depth])
 
 
-def _outputs_below(root: str, output: str) -> tuple[str, ...]:
-    """Prefixes of keys below `root` that are the job's own output; none if that is elsewhere."""
+def _output_below(root: str, output: str) -> set[str]:
+    """The job's own output as a prefix of keys below `root`; none if it is elsewhere."""
     output_root, path = split_uri(output)
     if output_root != root:
-        return ()
-    prefix = path.rstrip("/") + "/" if path.strip("/") else ""
-    return tuple(prefix + name for name in (*OUTPUT_FOLDERS, *OUTPUT_FILES))
+        return set()
+    return {path.rstrip("/") + "/" if path.strip("/") else ""}
+
+
+def _is_output(key: str, outputs: set[str]) -> bool:
+    """Whether a job whose output is one of the prefixes `outputs` wrote this key."""
+    start = 0
+    while True:
+        if key.startswith(OUTPUTS, start) and key[:start] in outputs:
+            return True
+        start = key.find("/", start) + 1
+        if not start:
+            return False

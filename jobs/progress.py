@@ -52,10 +52,22 @@ class Progress:
             self.bar.update(pictures)
         elif now - self.last_line >= self.seconds_between_lines:
             self.last_line = now
-            rate = (self.done - self.before) / (now - self.started)
-            print(
-                f"{self.done} of {self.total} pictures, {rate:.1f} a second,"
-                f" {self.failures} failed",
-                file=sys.stderr,
-                flush=True,
-            )
+            new = self.done - self.before
+            parts = [f"{self.done} of {counted(self.total, 'picture')} done"]
+            if new:
+                parts.append(speed(new, now - self.started))
+            if self.failures:
+                parts.append(f"{self.failures} failed")
+            print(", ".join(parts), file=sys.stderr, flush=True)
+
+
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """A number and what it counts: "1 picture", "2 pictures"."""
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
+
+
+def speed(pictures: int, seconds: float) -> str:
+    """How fast so many pictures, at least one, were done: "2.5 a second", "4.0 s each"."""
+    if pictures >= seconds:
+        return f"{pictures / seconds:.1f} a second" if seconds else "at once"
+    return f"{seconds / pictures:.1f} s each"

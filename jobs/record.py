@@ -99,10 +99,13 @@ def check_same_job(before: Mapping[str, Any], after: Mapping[str, Any], place: s
         )
 
 
-def finished(record: Mapping[str, Any], stats: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def finished(
+    record: Mapping[str, Any], stats: Sequence[Mapping[str, Any]], sheet_seconds: float
+) -> dict[str, Any]:
     """The record of a run whose shards are all done, with their counts.
 
-    `seconds` sums the shards' times, over all attempts that committed one.
+    `seconds` sums the shards' times, over all attempts that committed one, and the contact
+    sheet's.
     """
     counts: Counter[str] = Counter()
     categories: Counter[str] = Counter()
@@ -110,7 +113,7 @@ def finished(record: Mapping[str, Any], stats: Sequence[Mapping[str, Any]]) -> d
         categories.update(each["categories"])
         for name in ("pictures", "pictures_with_detections", "detections", "failures"):
             counts[name] += each[name]
-    seconds = sum(each["seconds"] for each in stats)
+    seconds = sum(each["seconds"] for each in stats) + sheet_seconds
     return {
         **record,
         "status": DONE,

@@ -19,6 +19,7 @@ from jobs.errors import (
     StoreRefusedError,
     UsageError,
 )
+from jobs.names import shortened
 from jobs.store import S3_SCHEME, Entry
 
 if TYPE_CHECKING:
@@ -131,8 +132,8 @@ class _translated(AbstractContextManager[None]):  # noqa: N801 - reads as a verb
     """Turns boto3's exceptions into ours; `refuses`: a 403 concerns the place, not one object."""
 
     def __init__(self, bucket: str, key: str, refuses: bool = False) -> None:
-        self.place = f"{S3_SCHEME}{bucket}/{key}"
-        self.bucket = bucket
+        self.place = shortened(f"{S3_SCHEME}{bucket}/{key}")
+        self.bucket = shortened(bucket)
         self.refuses = refuses
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
@@ -147,6 +148,11 @@ class _translated(AbstractContextManager[None]):  # noqa: N801 - reads as a verb
             return StoreDownError(f"{self.place}: the store does not answer: {error}")
         if isinstance(error, boto.ClientError):
             return self._from_answer(error)
+        if isinstance(error, boto.ParamValidationError) and "bucket name" in str(error):
+            return UsageError(  # boto3's own text is three regular expressions
+                f"{self.bucket!r} cannot be a bucket's name; expected 3 to 63 lower-case letters,"
+                " digits, dots and hyphens"
+            )
         if isinstance(error, (boto.ParamValidationError, boto.InvalidRegionError)):
             return UsageError(f"{self.place}: {error}")
         if isinstance(error, boto.BotoCoreError):

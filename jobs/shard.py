@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from handlers.explainer import Explainer
     from handlers.schema import ExplainRequest, Explanation
 
-# Fetches, decodes and uploads at once: as many as the store has connections.
+# Fetches (with decoding) and uploads at once: as many as the store has connections.
 THREADS = CONNECTIONS
 STATS = "stats.json"
 # Pictures handed to the explainer at once, in batches: it can only batch those of one padded size.
@@ -47,6 +48,34 @@ class Task:
     output: Store
     batch_size: int
     overlays: str
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The threads of a job.
+
+    transfer: fetch and upload, THREADS at once.
+    drawing: measure and draw; that keeps a core busy, so no more at once than there are cores.
+    """
+
+    transfer: ThreadPoolExecutor
+    drawing: ThreadPoolExecutor
+
+    @classmethod
+    def start(cls) -> Pools:
+        return cls(ThreadPoolExecutor(THREADS, "transfer"), ThreadPoolExecutor(cores(), "drawing"))
+
+    def shutdown(self) -> None:
+        """Drops what has not begun, and waits for nothing."""
+        for pool in (self.transfer, self.drawing):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def cores() -> int:
+    """How many CPU cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -77,6 +106,10 @@ class Done:
 
     rows: list[dict[str, Any]]
     maps: dict[str, NDArray[np.float16]]
+
+
+# A picture's outcome, and its files on their way out.
+Finishing: TypeAlias = tuple[Done | Failure, list[Future[None]]]
 
 
 def folder(number: int) -> str:
@@ -114,7 +147,7 @@ def run_shard(
     entries: Sequence[Entry],
     pictures: Iterator[Picture | Failure],
     task: Task,
-    pool: ThreadPoolExecutor,
+    pools: Pools,
     tell: Callable[[int, int], None],
 ) -> dict[str, Any]:
     """Explains one shard, commits it, and returns what stats.json holds.
@@ -124,10 +157,15 @@ def run_shard(
     """
     started = time.monotonic()
     outcomes: list[Done | Failure] = []
-    finishing: deque[Future[Done | Failure]] = deque()
+    finishing: deque[Future[Finishing]] = deque()
 
     def collect(left: int) -> None:
-        new = [finishing.popleft().result() for _ in range(len(finishing) - left)]
+        new = []
+        for _ in range(len(finishing) - left):
+            outcome, uploads = finishing.popleft().result()
+            for upload in uploads:
+                upload.result()
+            new.append(outcome)
         outcomes.extend(new)
         tell(len(new), sum(isinstance(each, Failure) for each in new))
 
@@ -135,7 +173,7 @@ def run_shard(
     for start in range(0, len(entries), window_size):
         window = [next(pictures) for _ in entries[start : start + window_size]]
         for result in _explain(window, task):
-            finishing.append(pool.submit(_finish, number, result, task))
+            finishing.append(pools.drawing.submit(_finish, number, result, task, pools))
         collect(left=len(window))  # all but this window, which is finished beside the next
     collect(left=0)
     return _commit(number, entries, outcomes, time.monotonic() - started, task.output)
@@ -177,11 +215,11 @@ def _call(pictures: Sequence[Picture], task: Task) -> list[list[Explanation]]:
 
 
 def _finish(
-    number: int, result: tuple[Picture, list[Explanation]] | Failure, task: Task
-) -> Done | Failure:
-    """Measures, draws and writes what belongs to one picture; runs beside the detector."""
+    number: int, result: tuple[Picture, list[Explanation]] | Failure, task: Task, pools: Pools
+) -> Finishing:
+    """Measures and draws what belongs to one picture, beside the detector, and starts to upload."""
     if isinstance(result, Failure):
-        return result
+        return result, []
     picture, explanations = result
     try:
         done = Done(
@@ -190,10 +228,11 @@ def _finish(
         )
         drawn = _draw(picture, explanations, task.overlays)
     except Exception as error:
-        return Failure.of(picture.key, "render", error)
-    for name, data in drawn.items():
-        task.output.write(f"{folder(number)}overlays/{name}", data)
-    return done
+        return Failure.of(picture.key, "render", error), []
+    where = f"{folder(number)}overlays/"
+    return done, [
+        pools.transfer.submit(task.output.write, where + name, data) for name, data in drawn.items()
+    ]
 
 
 def _row(picture: Picture, explanation: Explanation) -> dict[str, Any]:

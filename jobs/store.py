@@ -18,6 +18,7 @@ from jobs.errors import (
     StoreRefusedError,
     UsageError,
 )
+from jobs.names import shortened
 
 S3_SCHEME = "s3://"
 CONNECTIONS = 16
@@ -80,11 +81,11 @@ def split_uri(uri: str) -> tuple[str, str]:
     if uri.startswith(S3_SCHEME):
         bucket, _, prefix = uri[len(S3_SCHEME) :].partition("/")
         if not bucket:
-            raise UsageError(f"{uri!r} names no bucket; expected s3://bucket/prefix")
+            raise UsageError(f"{shortened(uri)!r} names no bucket; expected s3://bucket/prefix")
         return S3_SCHEME + bucket, prefix
     if "://" in uri:
         raise UsageError(
-            f"{uri!r}: expected s3://bucket/prefix or a path; other schemes are unknown"
+            f"{shortened(uri)!r}: expected s3://bucket/prefix or a path; other schemes are unknown"
         )
     if not uri:
         raise UsageError("an empty path; expected s3://bucket/prefix or a folder")
@@ -118,12 +119,14 @@ class FolderStore:
 
     def find(self, key: str) -> Entry | None:
         path = self.root / key
-        return _entry(str(path), key) if path.is_file() else None
+        status = _status(path)
+        return _entry(str(path), key) if status and stat.S_ISREG(status.st_mode) else None
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         folder = self.root / prefix
-        if not folder.is_dir():
-            raise MissingObjectError(f"there is no folder {folder}")
+        status = _status(folder)
+        if not status or not stat.S_ISDIR(status.st_mode):
+            raise MissingObjectError(f"there is no folder {shortened(str(folder))}")
         for parent, _, names in os.walk(folder, onerror=_refuse):
             for name in names:
                 path = os.path.join(parent, name)
@@ -136,9 +139,9 @@ class FolderStore:
         try:
             return path.read_bytes()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-            raise MissingObjectError(f"there is no file {path}") from error
+            raise MissingObjectError(f"there is no file {shortened(str(path))}") from error
         except OSError as error:
-            raise DeniedObjectError(f"{path} cannot be read: {error.strerror}") from error
+            raise DeniedObjectError(_says(path, "read", error)) from error
 
     def write(self, key: str, data: bytes) -> None:
         path = self.root / key
@@ -153,17 +156,48 @@ class FolderStore:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(part, path)
-        except (PermissionError, NotADirectoryError, FileExistsError, IsADirectoryError) as error:
-            raise StoreRefusedError(f"{path} cannot be written: {error.strerror}") from error
         except OSError as error:
-            kind = StoreRefusedError if error.errno in _HOPELESS else StoreDownError
-            raise kind(f"{path} cannot be written: {error.strerror}") from error
+            kind = StoreDownError if error.errno in _MAY_PASS else StoreRefusedError
+            raise kind(_says(path, "written", error)) from error
         finally:
             if part is not None:
                 _remove(part)
 
 
-_HOPELESS = {errno.EROFS, errno.ENAMETOOLONG}  # no retry will help
+# No room, a failing disk, a file server that does not answer: a later try may succeed. After any
+# other error it would fail again.
+_MAY_PASS = {
+    errno.EAGAIN,
+    errno.EBUSY,
+    errno.ECONNREFUSED,
+    errno.ECONNRESET,
+    errno.EDQUOT,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.EIO,
+    errno.EMFILE,
+    errno.ENETUNREACH,
+    errno.ENFILE,
+    errno.ENOMEM,
+    errno.ENOSPC,
+    errno.ENOTCONN,
+    errno.ESTALE,
+    errno.ETIMEDOUT,
+}
+
+
+def _says(path: Path, done: str, error: OSError) -> str:
+    return f"{shortened(str(path))} cannot be {done}: {error.strerror}"
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """None if there is nothing at `path`."""
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StoreRefusedError(_says(path, "read", error)) from error
 
 
 def _remove(path: Path) -> None:

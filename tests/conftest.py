@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ SMALL = {
     "box_score_thresh": 0.0,
     "box_detections_per_img": 12,
 }
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 CATEGORIES = ("__background__", "cat", "dog", "bird", "fish")
 
 

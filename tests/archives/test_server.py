@@ -32,7 +32,7 @@ from archives.server import (
 )
 from archives.verify import TORCHSERVE_MANIFEST, UnsafeArchiveError
 from handlers.manifest import MANIFEST_NAME, Manifest
-from tests.conftest import random_picture
+from tests.conftest import needs_curl, random_picture
 
 pytestmark = pytest.mark.server
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -232,6 +232,7 @@ def serve(archive: Path, folder: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+@needs_curl
 def test_serve_try_and_stop(
     archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

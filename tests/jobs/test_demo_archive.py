@@ -25,7 +25,7 @@ def test_a_folder_of_scenes_and_broken_pictures(
 ) -> None:
     scenes = {f"{number}.jpg": encode_jpeg(to_image(scene_picture(number))) for number in range(3)}
     broken = {"3.jpg": scenes["0.jpg"][:2000], "4.png": picture_bytes(3000, 1)}
-    put(str(tmp_path / "in"), {**scenes, **broken})
+    put(str(tmp_path / "in"), {**scenes, **broken, "5.png": picture_bytes(1, 1)})
     command = ["explain", "--archive", str(demo_archive), "--input", str(tmp_path / "in")]
     assert main([*command, "--output", str(tmp_path / "out"), *OPTIONS]) == 3
 
@@ -60,7 +60,7 @@ def test_a_folder_of_scenes_and_broken_pictures(
         ("--target", "mask", "class, probability"),
         ("--layer", "layer9", "emitting"),
         ("--category", "unicorn", "umbrella"),
-        ("--device", "warp", "a device that torch has here"),
+        ("--device", "warp", "what torch has on this machine"),
         ("--precision", "fp8", "fp32"),
     ],
 )

@@ -34,6 +34,9 @@ def decode(data):
 """
 
 
+LONG = 5000 * "x"
+
+
 @pytest.fixture
 def archive(tmp_path: Path) -> Path:
     return write_archive(tmp_path / "stub.mar")
@@ -131,6 +134,9 @@ def test_archives_that_are_refused(
         ("stub.mar.d", "out", [], "no pictures in"),
         ("in", "stub.mar/out", [], "cannot be written: Not a directory"),
         ("in", "ftp://out", [], "other schemes are unknown"),
+        (LONG, "out", [], "cannot be read: File name too long"),
+        ("in", LONG, [], "cannot be read: File name too long"),
+        ("in", "/proc/nope", [], "cannot be written: No such file or directory"),
     ],
 )
 def test_wrong_usage_is_one_line_and_nothing_is_written(
@@ -249,6 +255,7 @@ def assert_one_line(error: str, message: str) -> None:
     assert message in error
     assert error.startswith("jobs: ")
     assert error.count("\n") == 1
+    assert len(error) < 500
 
 
 def assert_no_traceback(error: str) -> None:

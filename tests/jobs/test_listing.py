@@ -41,6 +41,17 @@ def test_what_the_job_itself_wrote_is_no_input(place: str) -> None:
     assert keys(f"{place}", output=place)[0] == "a.jpg"
 
 
+def test_what_other_jobs_wrote_is_no_input(place: str) -> None:
+    written = ["run.json", "contact-sheet.jpg", "report/a.png", "shards/00000/overlays/a.jpg"]
+    mine = ["a.jpg", "deep/b.jpg", "free/shards/c.jpg"]
+    put(place, dict.fromkeys([*mine, *(f"deep/out/{name}" for name in written)], b"1"))
+    assert keys(place, output=f"{place}/out2") == mine
+    assert keys(f"{place}/deep/out/report/a.png", f"{place}/a.jpg")[1:] == ["deep/out/report/a.png"]
+    for output in ("/elsewhere", f"{place}/deep/out"):
+        with pytest.raises(UsageError, match=r"all pictures in .*/out are a job's own output"):
+            keys(f"{place}/deep/out", output=output)
+
+
 def test_nothing_to_do_is_wrong_usage(place: str) -> None:
     put(place, {"notes.txt": b"1"})
     with pytest.raises(UsageError, match=r"no pictures in .*looked for names ending in \.jpg"):

@@ -54,7 +54,8 @@ def test_every_option_reaches_the_worker_unchanged() -> None:
         (["explain", *NEEDED, "--overlays", "some"], "'auto', 'none', 'all', 'each'"),
         (["explain", *NEEDED, "--shard-size", "0"], "at least 1, got 0"),
         (["explain", *NEEDED, "--score-threshold", "2"], "from 0 to 1, got 2"),
-        (["explain", *NEEDED, "--batch-size", "x"], "--batch-size"),
+        (["explain", *NEEDED, "--score-threshold", "x"], "expected a number from 0 to 1, got x"),
+        (["explain", *NEEDED, "--batch-size", "x"], "expected a whole number of at least 1, got x"),
         (["explain", *NEEDED, "--engine", "slurm"], "local"),
     ],
 )
@@ -73,6 +74,11 @@ def test_an_archive_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixt
     error = capsys.readouterr().err
     assert error.startswith(f"jobs: the archive {archive} cannot be opened")
     assert error.count("\n") == 1
+
+
+def test_an_archive_by_alias(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "--archive", "demo@production", "--input", "i", "--output", "o"]) == 2
+    assert "demo@production: an archive by alias needs a registry" in capsys.readouterr().err
 
 
 def test_the_parent_process_does_not_load_torch() -> None:

@@ -6,14 +6,16 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from handlers.schema import ExplainRequest, Explanation
 from jobs import shard
-from jobs.errors import DeviceLostError, Interrupted, StoreDownError
+from jobs.errors import DeviceLostError, Interrupted, StoreDownError, StoreRefusedError
 from jobs.shard import Failure, Picture, load_ahead
 from jobs.store import Entry, FolderStore, open_store
 from jobs.tables import read_rows
@@ -22,6 +24,12 @@ from tests.jobs.conftest import CURSED_WIDTH, Job, QuickExplainer, picture_bytes
 
 def failures(output: str, number: int = 0) -> list[dict[str, str]]:
     return read_rows(open_store(output).read(f"shards/{number:05d}/failures.parquet"))
+
+
+def orientation(number: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = number
+    return exif
 
 
 def explained_keys(output: str, number: int = 0) -> list[str]:
@@ -77,6 +85,62 @@ def test_a_picture_that_cannot_be_drawn_is_a_row_without_detections(
     assert failures(job.output) == [
         {"key": "b.png", "stage": "render", "error": "ZeroDivisionError", "message": "no ink left"}
     ]
+
+
+def test_drawing_has_threads_of_its_own_no_more_than_cores(
+    tmp_path: Path, make_job: Callable[..., Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawing: set[str] = set()
+
+    def encode_jpeg(_: object) -> bytes:
+        drawing.add(threading.current_thread().name)
+        return b""
+
+    monkeypatch.setattr(shard, "cores", lambda: 2)
+    monkeypatch.setattr(shard, "encode_jpeg", encode_jpeg)
+    put(str(tmp_path / "in"), {f"{number}.png": picture_bytes() for number in range(9)})
+    assert make_job(str(tmp_path / "in"), overlays="each").run() == 0
+    assert drawing <= {"drawing_0", "drawing_1"}
+    assert len([*(tmp_path / "out").glob("shards/*/overlays/*")]) == 9 * 4
+
+
+def test_a_file_that_cannot_be_uploaded_ends_the_job(
+    tmp_path: Path, make_job: Callable[..., Job]
+) -> None:
+    put(str(tmp_path / "in"), {"a.png": picture_bytes()})
+    put(str(tmp_path / "out"), {"shards/00000/overlays": b"in the way"})
+    with pytest.raises(StoreRefusedError, match="cannot be written"):
+        make_job(str(tmp_path / "in")).run()
+    assert not (tmp_path / "out/shards/00000/stats.json").exists()
+
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "grey.png": ("L", {}),
+    "cmyk.jpg": ("CMYK", {}),
+    "deep.png": ("I;16", {}),
+    "palette.gif": ("L", {}),
+    "alpha.png": ("RGBA", {}),
+    **{f"turned{number}.jpg": ("RGB", {"exif": orientation(number)}) for number in (3, 5, 6, 8)},
+}
+
+
+def test_every_kind_of_picture_is_done_at_its_size(
+    tmp_path: Path, make_job: Callable[..., Job]
+) -> None:
+    source = tmp_path / "in"
+    put(str(source), {"one.png": picture_bytes(1, 1)})
+    colours = {"I;16": 30000, "L": 128}
+    for name, (mode, options) in KINDS.items():
+        colour = colours.get(mode, (90,) * len(mode))
+        Image.new(mode, (20, 10), colour).save(source / name, **options)
+    job = make_job(str(source), shard_size=100)
+    assert job.run() == 0
+    rows = read_rows(open_store(job.output).read("shards/00000/detections.parquet"))
+    across = ("turned5.jpg", "turned6.jpg", "turned8.jpg")
+    assert {row["key"]: (row["width"], row["height"]) for row in rows} == {
+        "one.png": (1, 1),
+        **{name: (10, 20) if name in across else (20, 10) for name in KINDS},
+    }
 
 
 class BreakingExplainer(QuickExplainer):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
-from jobs.errors import MissingObjectError, StoreRefusedError, UsageError
+from jobs.errors import JobError, MissingObjectError, StoreRefusedError, UsageError
 from jobs.store import open_root, open_store, split_uri
 from tests.jobs.conftest import put
 
@@ -75,6 +76,29 @@ def test_a_folder_below_a_file_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(StoreRefusedError, match="cannot be written: Not a directory"):
         open_store(str(tmp_path / "file" / "out")).write("run.json", b"")
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(errno.ENOSPC, 75), (errno.EIO, 75), (errno.ENOTSUP, 2), (errno.ELOOP, 2), (errno.EROFS, 2)],
+)
+def test_only_what_may_pass_is_worth_a_retry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.fsync", fsync)
+    with pytest.raises(JobError, match=f"a cannot be written: {os.strerror(number)}") as caught:
+        open_store(str(tmp_path)).write("a", b"1")
+    assert caught.value.exit_code == code
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_in_a_circle_cannot_be_found(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("a")
+    with pytest.raises(StoreRefusedError, match="a cannot be read: Too many levels"):
+        open_store(str(tmp_path)).find("a")
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
