@@ -99,7 +99,8 @@ def say(step: int, text: str) -> None:
 
 def _fresh(output: Path) -> None:
     if output.exists() and any(output.iterdir()) and not (output / "demo.json").exists():
-        raise SystemExit(f"{output} holds something else than a demo's output; give --output")
+        print(f"{output} holds something else than a demo's output; give --output", file=sys.stderr)
+        raise SystemExit(2)
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
     (output / "demo.json").write_text(json.dumps({"made_by": "python -m jobs.demo"}) + "\n")

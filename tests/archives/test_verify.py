@@ -133,7 +133,7 @@ UNUSABLE = {
         packed(json_changed(MANIFEST_NAME, format=FORMAT_VERSION + 1)),
         f"the archive has format {FORMAT_VERSION + 1}, this Whybox reads up to {FORMAT_VERSION}",
     ),
-    "wrong types": (packed(json_changed(MANIFEST_NAME, files=[])), "values of wrong types"),
+    "wrong types": (packed(json_changed(MANIFEST_NAME, files=[])), "categories is no list"),
     "no weights": (packed(json_changed(MANIFEST_NAME, weights="w.safetensors")), "no weights"),
     "no safetensors": (packed(tiny_files(weights__safetensors=b"x" * 99)), "is no safetensors"),
     "gaps": (
