@@ -24,7 +24,7 @@ setup: $(VENV)/.setup ## make .venv and install what Whybox needs
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "make setup needs Python 3.11; '$(PYTHON)' is not there (PYTHON=... names another)" >&2; exit 2; }
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install python3-venv" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu: apt install $(notdir $(PYTHON))-venv" >&2; exit 2; }
 
 $(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing into $(VENV); torch is large, this takes some minutes the first time"
@@ -35,7 +35,7 @@ $(VENV)/.test: $(VENV)/.setup
 	@$(PIP) --editable '.[demo,test]'
 	touch $@
 
-model_store/demo.mar: $(VENV)/.setup $(WEIGHTS) $(shell find handlers -name '*.py')
+model_store/demo.mar: $(VENV)/.setup $(WEIGHTS) $(shell find handlers -name '*.py') archives/build.py archives/weights.py
 	@$(RUN) -m archives build --detector fasterrcnn_regnet_small_fpn --weights $(WEIGHTS) \
 	    --name demo --version 1.0 --export-path model_store --force
 
@@ -48,7 +48,7 @@ demo-weights: $(VENV)/.setup ## train the demo's detector anew (up to an hour on
 demo-evaluate: $(VENV)/.setup ## print the demo detector's AP50 on held-out scenes
 	@$(RUN) -m jobs.demo.evaluate --weights $(WEIGHTS)
 
-serve: $(ARCHIVE) ## start TorchServe with ARCHIVE (the demo's by default) on 127.0.0.1
+serve: $(VENV)/.setup $(filter model_store/demo.mar,$(ARCHIVE)) ## start TorchServe with ARCHIVE (the demo's by default) on 127.0.0.1
 	@$(RUN) -m archives serve --archive $(ARCHIVE)
 
 stop: $(VENV)/.setup ## stop what `make serve` started
@@ -69,4 +69,5 @@ bench: $(VENV)/.test ## the time that explanations add to detection
 	@$(RUN) -m tests.benchmarks.gradcam
 
 clean: ## remove what the commands made, .venv too
-	@rm -rf $(VENV) model_store demo-output .serve build *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	@if [ -x $(RUN) ]; then $(RUN) -m archives stop || true; fi
+	rm -rf $(VENV) model_store demo-output .serve build *.egg-info .mypy_cache .ruff_cache .pytest_cache

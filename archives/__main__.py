@@ -174,7 +174,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 def _instructions(server: Server, foreground: bool) -> str:
     header, keys, logs, folder = map(
-        _shown, (server.header_file, server.key_file, server.logs, server.folder)
+        _shown, (server.header_file("inference"), server.key_file, server.logs, server.folder)
     )
     url = f"{server.inference_url}/explanations/{server.models[0]}"
     python = shlex.quote(_shown(Path(sys.executable)))

@@ -54,6 +54,7 @@ __all__ = [
 ]
 
 DEFAULT_CONFIG = Path(__file__).resolve().parent.parent / "config.properties"
+HEADER_FILES = {"inference": "authorization", "management": "management-authorization"}
 READY_SECONDS = 180.0
 POLL_SECONDS = 0.1
 # TorchServe closes its listeners and workers in about two seconds.
@@ -128,10 +129,9 @@ class Server:
     def key_file(self) -> Path:
         return self.folder / "key_file.json"
 
-    @property
-    def header_file(self) -> Path:
+    def header_file(self, kind: str) -> Path:
         """For `curl --header @FILE`: no token is typed, printed or seen among processes."""
-        return self.folder / "authorization"
+        return self.folder / HEADER_FILES[kind]
 
     @property
     def logs(self) -> Path:
@@ -178,7 +178,8 @@ class Server:
             waiting = [model for model in waiting if not self._is_ready(model)]
             if waiting:
                 time.sleep(POLL_SECONDS)
-        write_private(self.header_file, f"Authorization: Bearer {self.inference_token}\n")
+        for kind in HEADER_FILES:
+            write_private(self.header_file(kind), f"Authorization: Bearer {self._token(kind)}\n")
 
     def _is_ready(self, model: str) -> bool:
         # Only the management address knows: /ping is healthy before any worker has loaded.
@@ -224,7 +225,8 @@ class Server:
         if left := self.processes():
             raise ServerError(f"processes {left} of the server in {self.folder} do not end")
         self.key_file.unlink(missing_ok=True)
-        self.header_file.unlink(missing_ok=True)
+        for kind in HEADER_FILES:
+            self.header_file(kind).unlink(missing_ok=True)
         _state_file(self.folder).unlink(missing_ok=True)
         for name in ("temp", "model_store"):
             shutil.rmtree(self.folder / name, ignore_errors=True)

@@ -20,6 +20,8 @@ from handlers.detectors.registry import FROZEN_BATCH_NORM_EPS, build_model
 
 BACKGROUND = "__background__"
 RANDOM = "random"
+# How what torch.save writes begins: a zip, or in old files a pickle.
+TORCH_SAVED = (b"PK\x03\x04", b"\x80")
 SUFFIXES = (".safetensors", ".pth", ".pt")
 # Wrappers that training scripts put around a state dict.
 WRAPPERS = ("model", "state_dict")
@@ -199,6 +201,9 @@ def _header_categories(text: str, path: Path) -> tuple[str, ...]:
 
 
 def _pickled(path: Path) -> Weights:
+    with path.open("rb") as file:
+        if not file.read(4).startswith(TORCH_SAVED):
+            raise WeightsError(f"weights: {path} is truncated or was not written by torch.save")
     try:
         with warnings.catch_warnings():
             # torch remarks on old pickle protocols and TorchScript; the errors below say more.

@@ -50,6 +50,11 @@ class Explainer:
         precision: str = "fp32",
         manifest: Manifest | None = None,
     ) -> None:
+        """categories: names by label, the background first.
+
+        Raises RequestError for an unknown precision, DetectorError if the number of categories is
+        not the detector's.
+        """
         if precision not in PRECISIONS:
             raise RequestError("precision", precision, ", ".join(PRECISIONS))
         if len(categories) != detector.num_classes():
@@ -71,7 +76,8 @@ class Explainer:
 
         device: as torch.device takes it. precision: "fp32" is exact; "bf16" runs the backbone in
         bfloat16. Runs the code that is imported here, and warns if it is not the archive's.
-        Raises ArchiveError for an archive that cannot be used, RequestError for a wrong device.
+        Raises ArchiveError for an archive that cannot be used, RequestError for a device that is
+        not here or an unknown precision.
         """
         archive = read_archive(Path(path))
         manifest = archive.manifest
@@ -100,21 +106,24 @@ class Explainer:
         """Any detector that an adapter fits; it is moved to `device`, in float32 and eval mode.
 
         categories: names by label, the background first. Raises DetectorError if no adapter fits
-        or the number of categories is not the detector's.
+        or the number of categories is not the detector's, RequestError for device or precision.
         """
         model = model.to(_device(device), torch.float32).eval()
         return cls(detector_for(model), categories, precision, manifest)
 
     @property
     def methods(self) -> list[str]:
+        """Names that `ExplainRequest.method` may have."""
         return METHODS.names()
 
     @property
     def targets(self) -> list[str]:
+        """Names that `ExplainRequest.target` may have for this detector."""
         return self.detector.targets()
 
     @property
     def layers(self) -> list[str]:
+        """Names that `ExplainRequest.layer` may have."""
         return list(LAYERS)
 
     def check(self, request: ExplainRequest) -> None:
@@ -133,7 +142,7 @@ class Explainer:
         """Boxes, labels, scores and order of the stock model on each picture alone.
 
         pictures: uint8 RGB tensors [3, H, W] of any sizes. Raises PictureError for a picture that
-        the detector cannot take.
+        the detector cannot take, RequestError for a batch_size below 1.
         """
         found: list[Detections | None] = [None] * len(pictures)
         names = self.detector.level_names()

@@ -41,7 +41,10 @@ def overlay(picture: Tensor, explanation: Explanation, longest: int = LONGEST) -
 def overlay_all(
     picture: Tensor, explanations: Sequence[Explanation], longest: int = LONGEST
 ) -> Image.Image:
-    """All boxes, over the elementwise maximum of their heatmaps, each divided by its maximum."""
+    """All boxes, over the elementwise maximum of their heatmaps, each divided by its maximum.
+
+    picture: uint8 [3, H, W]; longest: in pixels, as for `overlay`.
+    """
     picture, explanations = _shrink(picture, explanations, longest)
     heat = torch.zeros(picture.shape[1:])
     for explanation in explanations:
@@ -52,7 +55,10 @@ def overlay_all(
 def draw_boxes(
     picture: Tensor, explanations: Sequence[Explanation], longest: int = LONGEST
 ) -> Image.Image:
-    """The predicted boxes over the bare picture, each with its category and score."""
+    """The predicted boxes over the bare picture, each with its category and score.
+
+    picture: uint8 [3, H, W]; longest: in pixels, as for `overlay`.
+    """
     picture, explanations = _shrink(picture, explanations, longest)
     return _draw(to_image(picture), explanations)
 

@@ -55,7 +55,7 @@ BAD_CREDENTIALS = {
     "TokenRefreshRequired",
 }
 BAD_BUCKET = {"NoSuchBucket", "InvalidBucketName", "PermanentRedirect", "AllAccessDisabled"}
-BUSY = {"RequestTimeout", "SlowDown", "Throttling", "RequestTimeTooSkewed", "OperationAborted"}
+BUSY = {"RequestTimeout", "SlowDown", "Throttling", "OperationAborted"}
 
 
 def connect(connections: int) -> S3Client:
@@ -167,6 +167,8 @@ class _translated(AbstractContextManager[None]):  # noqa: N801 - reads as a verb
             return StoreRefusedError(f"there is no bucket {self.bucket!r} ({code}: {said})")
         if code in BAD_CREDENTIALS:
             return StoreRefusedError(f"{self.place}: the credentials are wrong ({code}: {said})")
+        if code == "RequestTimeTooSkewed":
+            return StoreRefusedError(f"{self.place}: this machine's clock is wrong ({said})")
         if code in BUSY or status >= 500 or status == 429:
             return StoreDownError(f"{self.place}: the store is down or too busy ({code}: {said})")
         if status == 403:

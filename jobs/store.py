@@ -141,7 +141,10 @@ class FolderStore:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise MissingObjectError(f"there is no file {shortened(str(path))}") from error
         except OSError as error:
-            raise DeniedObjectError(_says(path, "read", error)) from error
+            # A bad sector is that file's own; it must not stop the job for ever.
+            down = error.errno in _MAY_PASS - {errno.EIO}
+            kind = StoreDownError if down else DeniedObjectError
+            raise kind(_says(path, "read", error)) from error
 
     def write(self, key: str, data: bytes) -> None:
         path = self.root / key

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-# A column's unit or meaning where its name does not say it: README, "A job's output".
+# A column's unit or meaning where its name does not say it: README, "Run a job".
 DETECTIONS = pa.schema(
     [
         pa.field(name, kind, nullable=False)

@@ -96,12 +96,14 @@ class Detector(Protocol):
     def prepare(self, picture: Tensor) -> Inputs:
         """One uint8 picture [3, H, W] as network input (B = 1). Raises PictureError."""
 
-    def features(self, inputs: Inputs) -> Features: ...
+    def features(self, inputs: Inputs) -> Features:
+        """The feature maps, each [B, C, h, w]: the expensive part."""
 
     def propose(self, features: Features) -> list[Tensor]:
         """For each picture the candidates' boxes [R, 4], in pixels of the network input."""
 
-    def score(self, features: Features, candidates: list[Tensor]) -> list[Raw]: ...
+    def score(self, features: Features, candidates: list[Tensor]) -> list[Raw]:
+        """The head's outputs for each picture's candidates: R of each in `Raw`."""
 
     def select(self, features: Features, candidates: list[Tensor], raw: list[Raw]) -> list[Kept]:
         """Exactly the boxes, labels, scores and order of the stock model, with provenance."""

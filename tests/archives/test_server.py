@@ -12,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 import zipfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def listeners(processes: list[int]) -> set[tuple[str, int]]:
     sockets = set()
     for process in processes:
         for descriptor in Path(f"/proc/{process}/fd").iterdir():
-            sockets |= set(re.findall(r"socket:\[(\d+)\]", os.readlink(descriptor)))
+            with suppress(FileNotFoundError):  # It was closed meanwhile.
+                sockets |= set(re.findall(r"socket:\[(\d+)\]", os.readlink(descriptor)))
     found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:

@@ -75,7 +75,14 @@ def test_torchscript_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize(
-    "damage", [lambda data: data[: len(data) // 2], lambda data: b"hello, world"]
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: b"hello, world",
+        lambda data: b"<!DOCTYPE html><title>404</title>",
+        lambda data: b"version https://git-lfs.github.com/spec/v1",
+        lambda data: b"",
+    ],
 )
 def test_damaged_files(suffix: str, damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
     path = tmp_path / f"weights{suffix}"

@@ -178,6 +178,7 @@ def test_pictures_that_cannot_be_taken(
 
 def test_one_pixel_is_a_picture(explainer: Explainer) -> None:
     explanations = explainer.explain([random_picture(1, 1)], ExplainRequest(score_threshold=0.0))[0]
+    assert explanations
     assert all(each.on_picture().shape == (1, 1) for each in explanations)
 
 

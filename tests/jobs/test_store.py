@@ -8,7 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from jobs.errors import JobError, MissingObjectError, StoreRefusedError, UsageError
+from jobs.errors import (
+    DeniedObjectError,
+    JobError,
+    MissingObjectError,
+    StoreDownError,
+    StoreRefusedError,
+    UsageError,
+)
 from jobs.store import open_root, open_store, split_uri
 from tests.jobs.conftest import put
 
@@ -119,3 +126,22 @@ def test_links_that_lead_nowhere_are_listed_and_pipes_are_not(tmp_path: Path) ->
 def test_the_root_of_the_file_system_is_a_store(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1")
     assert open_root("/").read(str(tmp_path / "a").lstrip("/")) == b"1"
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [
+        (errno.ESTALE, StoreDownError),
+        (errno.EIO, DeniedObjectError),
+        (errno.EPERM, DeniedObjectError),
+    ],
+)
+def test_a_file_server_that_is_down_is_not_a_bad_picture(
+    number: int, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Path) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(error):
+        open_store(str(tmp_path)).read("a.jpg")
