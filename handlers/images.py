@@ -44,7 +44,7 @@ def decode_picture(data: bytes, max_pixels: int = MAX_PIXELS) -> Tensor:
                     f" {max_pixels} allowed (and {MAX_SIDE} a side); make it smaller"
                 )
             image.load()
-            return _to_tensor(_to_rgb(_upright(image)))
+            return to_tensor(_to_rgb(_upright(image)))
     except PictureError:
         raise
     except Image.DecompressionBombError as error:
@@ -87,7 +87,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
+def to_tensor(image: Image.Image) -> Tensor:
+    """A uint8 tensor [3, H, W] of a Pillow RGB image."""
     return torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1).contiguous()
 
 

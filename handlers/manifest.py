@@ -72,7 +72,16 @@ class Manifest:
                 f" {sorted(values.keys() - known)}; build the archive again"
             )
         categories = values["categories"]
-        if not isinstance(categories, list) or not isinstance(values["files"], dict):
-            raise ArchiveError(f"{MANIFEST_NAME}: categories is no list or files no table")
+        texts = [values[name] for name in ("name", "version", "architecture")]
+        texts.append(values.get("weights", cls.weights))
+        if (
+            not isinstance(categories, list)
+            or not isinstance(values["files"], dict)
+            or not all(isinstance(text, str) for text in texts)
+        ):
+            raise ArchiveError(
+                f"{MANIFEST_NAME} has values of wrong types: categories is no list, files no table"
+                " or a name no text; build the archive again"
+            )
         values["categories"] = tuple(str(name) for name in categories)
         return cls(**values)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-from handlers.images import to_image
+from handlers.images import to_image, to_tensor
 from handlers.schema import Explanation
 
 # Colours of heat from 0 to 1: dark violet, red, orange, pale yellow; legible on any picture, also
@@ -72,14 +72,14 @@ def _shrink(
     if factor >= 1:
         return picture, explanations
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    pixels = np.array(to_image(picture).resize(size, Image.Resampling.BOX, reducing_gap=2.0))
+    small = to_image(picture).resize(size, Image.Resampling.BOX, reducing_gap=2.0)
     moved = []
     for each in explanations:
         x1, y1, x2, y2 = each.box
         across, down = size[0] / width, size[1] / height
         box = (x1 * across, y1 * down, x2 * across, y2 * down)
         moved.append(replace(each, box=box, geometry=each.geometry.resized(*size)))
-    return torch.from_numpy(pixels).permute(2, 0, 1), moved
+    return to_tensor(small), moved
 
 
 def contact_sheet(images: Sequence[Image.Image], columns: int, cell: int = 320) -> Image.Image:

@@ -15,12 +15,11 @@ from handlers.render import contact_sheet, encode_jpeg, overlay_all
 from handlers.schema import Explanation
 from jobs.errors import MissingObjectError
 from jobs.listing import Listing
-from jobs.names import array_name, printable
+from jobs.names import CONTACT_SHEET, array_name, printable
 from jobs.shard import folder
 from jobs.store import Store
 from jobs.tables import read_npz, read_rows
 
-NAME = "contact-sheet.jpg"
 PICTURES = 12
 COLUMNS = 4
 CELL = 320  # pixels
@@ -45,7 +44,7 @@ def write_contact_sheet(listing: Listing, output: Store, shards: int, shard_size
     if not images:
         return False
     sheet = contact_sheet(images, min(COLUMNS, len(images)), CELL)
-    output.write(NAME, encode_jpeg(sheet))
+    output.write(CONTACT_SHEET, encode_jpeg(sheet))
     return True
 
 

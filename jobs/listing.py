@@ -7,13 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from jobs.errors import MissingObjectError, UsageError
-from jobs.names import shortened
+from jobs.names import CONTACT_SHEET, RECORD, shortened
 from jobs.store import S3_SCHEME, Entry, Store, open_root, split_uri
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 # What a job writes below its output, beside run.json: no job's input, where one lies in the other.
-OUTPUTS = ("shards/", "report/", "contact-sheet.jpg")
-RECORD = "run.json"
+OUTPUTS = ("shards/", "report/", CONTACT_SHEET)
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from jobs.errors import ConflictError, MissingObjectError
 from jobs.listing import Listing
+from jobs.names import RECORD
 from jobs.options import WorkOrder
 from jobs.store import Store
 
 if TYPE_CHECKING:
     from handlers.schema import ExplainRequest
 
-NAME = "run.json"
 SCHEMA_VERSION = 1
 RUNNING = "running"
 DONE = "done"
@@ -60,19 +60,19 @@ def new_record(
 def read_record(output: Store) -> dict[str, Any] | None:
     """The output's run.json, or None. Raises ConflictError if it is none of this version's."""
     try:
-        data = output.read(NAME)
+        data = output.read(RECORD)
     except MissingObjectError:
         return None
     try:
         record = json.loads(data)
     except ValueError as error:
         raise ConflictError(
-            f"{output.uri}/{NAME} is not JSON ({error}); choose another output or remove it"
+            f"{output.uri}/{RECORD} is not JSON ({error}); choose another output or remove it"
         ) from error
     found = record.get("schema_version") if isinstance(record, dict) else None
     if found != SCHEMA_VERSION:
         raise ConflictError(
-            f"{output.uri}/{NAME} has schema_version {found!r}, expected {SCHEMA_VERSION};"
+            f"{output.uri}/{RECORD} has schema_version {found!r}, expected {SCHEMA_VERSION};"
             " choose another output"
         )
     return dict(record)
@@ -80,7 +80,7 @@ def read_record(output: Store) -> dict[str, Any] | None:
 
 def write_record(output: Store, record: Mapping[str, Any]) -> None:
     """Replaces the output's run.json; raises StoreRefusedError if it cannot be written."""
-    output.write(NAME, json.dumps(record, indent=1).encode() + b"\n")
+    output.write(RECORD, json.dumps(record, indent=1).encode() + b"\n")
 
 
 def check_same_job(before: Mapping[str, Any], after: Mapping[str, Any], place: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jobs import errors, record
 from jobs.listing import Listing, list_input
+from jobs.names import CONTACT_SHEET, RECORD
 from jobs.options import WorkOrder
 from jobs.progress import Progress, counted, speed
 from jobs.shard import Pools, Task, load_ahead, read_stats, run_shard
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from handlers.explainer import Explainer
     from handlers.schema import ExplainRequest
 
-# The files' name for it, where a contact sheet is written.
-CONTACT_SHEET = "contact-sheet.jpg"
 MOST_PICTURES_DRAWN_UNASKED = 100
 
 
@@ -102,7 +101,7 @@ def _summarise(found: Mapping[str, Any], output: Store) -> int:
     print(f"{counted(pictures, 'picture')} in {took}, {counted(boxes, 'box', 'boxes')} explained.")
     if categories:
         print(f"  by category  {categories}")
-    print(f"  the run      {output.uri}/{record.NAME}")
+    print(f"  the run      {output.uri}/{RECORD}")
     if found["outputs"]["contact_sheet"]:
         print(f"  first look   {output.uri}/{CONTACT_SHEET}")
     print(f"  tables       {output.uri}/shards/*/detections.parquet, heatmaps.npz beside each")

@@ -51,8 +51,7 @@ def _prepare(order: WorkOrder) -> tuple[Explainer, ExplainRequest]:
     options = order.options
     try:
         explainer = Explainer.from_archive(order.folder, options.device, options.precision)
-        defaults = explainer.manifest.defaults if explainer.manifest else {}
-        request = ExplainRequest.from_fields({**defaults, **options.request})
+        request = ExplainRequest.from_fields(options.request, explainer.defaults)
         explainer.check(request)
     except (ArchiveError, RequestError) as error:
         raise UsageError(str(error)) from error

@@ -24,6 +24,9 @@ def test_round_trip_and_digest() -> None:
         (b"[1]", "no format number"),
         (json.dumps({"format": FORMAT_VERSION + 1}).encode(), "update Whybox or build the archive"),
         (json.dumps({"format": 1, "name": "x", "size": 3}).encode(), r"unknown \['size'\]"),
+        (MANIFEST.to_json().replace(b'"1.0"', b"1.0"), "values of wrong types"),
+        (MANIFEST.to_json().replace(b'"weights.safetensors"', b"3"), "values of wrong types"),
+        (replace(MANIFEST, files=[]).to_json(), "files no table"),  # type: ignore[arg-type]
     ],
 )
 def test_what_is_no_manifest(data: bytes, message: str) -> None:

@@ -28,7 +28,7 @@ class ExplainRequest:
     method: str = "stub"
 
     @classmethod
-    def from_fields(cls, values):
+    def from_fields(cls, values, defaults):
         return cls(**values)
 """
 IMAGES = f"""
@@ -46,7 +46,7 @@ import hooks
 from handlers.schema import RequestError
 
 class Explainer:
-    manifest = None
+    defaults = None
 
     @classmethod
     def from_archive(cls, path, device, precision):
