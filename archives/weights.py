@@ -25,6 +25,13 @@ TORCH_SAVED = (b"PK\x03\x04", b"\x80")
 SUFFIXES = (".safetensors", ".pth", ".pt")
 # Wrappers that training scripts put around a state dict.
 WRAPPERS = ("model", "state_dict")
+# torchvision sets the eps of batch normalisation to zero for the COCO_V1 of these alone.
+WITHOUT_EPS = (
+    "fasterrcnn_resnet50_fpn",
+    "keypointrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn",
+    "retinanet_resnet50_fpn",
+)
 NAMED_WEIGHTS = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
@@ -91,8 +98,7 @@ def _frozen_batch_norm(
         name.endswith(".num_batches_tracked") for name in tensors
     ):
         return {}
-    # torchvision sets eps to zero for the oldest of its weights, and for these alone.
-    oldest = (architecture, official) == ("fasterrcnn_resnet50_fpn", "COCO_V1")
+    oldest = official == "COCO_V1" and architecture in WITHOUT_EPS
     return {FROZEN_BATCH_NORM_EPS: 0.0 if oldest else 1e-5}
 
 

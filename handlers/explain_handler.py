@@ -61,8 +61,10 @@ class ExplainHandler:
                 return Answer(write(message.picture, explanations), content_type)
             if message.format != "json":
                 raise RequestError("format", message.format, "json, for predictions")
+            if message.request.box or message.request.candidates:
+                raise RequestError("box or candidates", "a prediction", "only in explanations")
             detections = self.explainer.detect([message.picture])[0]
-            chosen = self.explainer.choose(detections, message.request)
+            chosen = self.explainer.choose(detections.labels, detections.scores, message.request)
             return Answer(messages.detections_json(detections, chosen, self.explainer.categories))
         except (RequestError, PictureError) as error:
             return _error(400, error)

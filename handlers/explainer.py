@@ -16,17 +16,40 @@ import torch
 from torch import Tensor, nn
 
 from handlers.archive import read_archive
-from handlers.cam.gradient import MapGradient
-from handlers.cam.registry import METHODS, Method
-from handlers.detectors.base import Detector, Features, Inputs, Kept, Raw, Regions, to_detections
+from handlers.cam.registry import METHODS
+from handlers.detectors.base import (
+    AllParts,
+    Candidates,
+    Detector,
+    Features,
+    Inputs,
+    Kept,
+    Raw,
+    to_detections,
+)
 from handlers.detectors.registry import DetectorError, build_model, detector_for, load_weights
+from handlers.gradients import Scene, Where
 from handlers.images import PictureError
+from handlers.layers import (
+    BACKBONE,
+    PYRAMID,
+    ROI,
+    LayerInfo,
+    find_layer,
+    layer_names,
+    module_of,
+    preview,
+    survey,
+)
 from handlers.manifest import ArchiveError, Manifest
-from handlers.schema import Detections, ExplainRequest, Explanation, RequestError
+from handlers.outcome import Chosen, Verdicts
+from handlers.picture import Subject, explain_picture, reads_whole_picture
+from handlers.schema import EMITTING, Detections, ExplainRequest, Explanation, RequestError
+from handlers.tap import NonFiniteError, check_weights, finite, undisturbed
+from handlers.targets.registry import CallableTarget, find_target, targets_for
 
 __all__ = ["ExplainRequest", "Explainer", "Explanation"]
 
-LAYERS = ("emitting", "roi")
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -35,7 +58,7 @@ class _Scored:
     """Pictures of one padded size, detected: the four verbs' results side by side."""
 
     features: Features
-    candidates: list[Tensor]
+    candidates: list[Candidates]
     raw: list[Raw]
     kept: list[Kept]
 
@@ -67,6 +90,7 @@ class Explainer:
         self.precision = precision
         self.manifest = manifest
         self.defaults = ExplainRequest.from_fields(manifest.defaults if manifest else {})
+        self._survey: list[LayerInfo] | None = None
 
     @classmethod
     def from_archive(
@@ -103,12 +127,15 @@ class Explainer:
         precision: str = "fp32",
         manifest: Manifest | None = None,
     ) -> Explainer:
-        """Any detector that an adapter fits; it is moved to `device`, in float32 and eval mode.
+        """Any detector that an adapter fits; it is moved to `device`, in float32.
 
-        categories: names by label, the background first. Raises DetectorError if no adapter fits
-        or the number of categories is not the detector's, RequestError for device or precision.
+        It always runs in eval mode, and is otherwise left as it is. categories: names by label, the
+        background first. Raises DetectorError if no adapter fits or the number of categories is not
+        the detector's, NonFiniteError for weights that are not finite, RequestError for device or
+        precision.
         """
-        model = model.to(_device(device), torch.float32).eval()
+        model = model.to(_device(device), torch.float32)
+        check_weights(model)
         return cls(detector_for(model), categories, precision, manifest)
 
     @property
@@ -119,23 +146,61 @@ class Explainer:
     @property
     def targets(self) -> list[str]:
         """Names that `ExplainRequest.target` may have for this detector."""
-        return self.detector.targets()
+        parts = self.detector.parts().values()
+        return sorted({name for kind in parts for name in targets_for(kind.outputs)})
 
     @property
     def layers(self) -> list[str]:
-        """Names that `ExplainRequest.layer` may have."""
-        return list(LAYERS)
+        """Names that `ExplainRequest.layer` may have besides those of modules."""
+        return layer_names(self.detector)
+
+    @torch.inference_mode(False)
+    def survey(self, picture: Tensor | None = None) -> list[LayerInfo]:
+        """All modules of the detector, with what each gave for a picture (uint8 [3, H, W])."""
+        if picture is not None:
+            return survey(self.detector, picture)
+        if self._survey is None:
+            self._survey = survey(self.detector, torch.zeros(3, 96, 128, dtype=torch.uint8))
+        return self._survey
+
+    def preview(self, target: str = "class", picture: Tensor | None = None) -> str:
+        """The module tree as text, with output shapes; a star marks the modules that can be the
+        layer of a request for `target`."""
+        self.check(ExplainRequest(target=target))
+        return preview(self.survey(picture), target)
 
     def check(self, request: ExplainRequest) -> None:
         """Raises RequestError, with the valid names, for a name this detector does not know."""
+        if isinstance(request.target, str):
+            found = find_target(request.target)
+            name = request.target.partition(":")[0]
+            if found is None or name not in self.targets:
+                raise RequestError("target", request.target, ", ".join(self.targets))
         for name, got, allowed in (
             ("method", request.method, self.methods),
-            ("target", request.target, self.targets),
-            ("layer", request.layer or LAYERS[0], self.layers),
             ("category", request.category, [None, *self.categories[1:]]),
         ):
             if got not in allowed:
                 raise RequestError(name, got, ", ".join(str(each) for each in allowed if each))
+        for layer in request.layers:
+            self._where(layer, request.target)
+
+    def _part_name(self, target: str | CallableTarget) -> str:
+        """The part of the detector that has the outputs which a target reads."""
+        parts = self.detector.parts()
+        found = find_target(target) if isinstance(target, str) else None
+        needs = found[0].needs if found else ("boxes", "scores")
+        return next(name for name, kind in parts.items() if set(needs) <= set(kind.outputs))
+
+    def _where(self, layer: str, target: str | CallableTarget) -> Where:
+        if layer == ROI and not self.detector.parts()[self._part_name(target)].pooled:
+            raise RequestError("layer", layer, f"{EMITTING}, {PYRAMID}, or a module's name")
+        if layer in self.layers:
+            return Where(layer)
+        # A function may read anything; the score stands for it here.
+        name = target if isinstance(target, str) else "probability"
+        info = find_layer(self.detector, self.survey(), layer, name)
+        return Where(layer, module_of(self.detector, layer), head=info.part != BACKBONE)
 
     @torch.inference_mode(False)
     def detect(self, pictures: Sequence[Tensor], batch_size: int = 8) -> list[Detections]:
@@ -146,9 +211,10 @@ class Explainer:
         """
         found: list[Detections | None] = [None] * len(pictures)
         names = self.detector.level_names()
-        for places, scored in self._batches(pictures, batch_size):
-            for place, kept in zip(places, scored.kept, strict=True):
-                found[place] = to_detections(kept, names)
+        with undisturbed(self.detector.model):
+            for places, scored in self._batches(pictures, batch_size):
+                for place, kept in zip(places, scored.kept, strict=True):
+                    found[place] = to_detections(kept, names)
         return [each for each in found if each is not None]
 
     @torch.inference_mode(False)
@@ -167,9 +233,10 @@ class Explainer:
         request = request or self.defaults
         self.check(request)
         explained: list[list[Explanation]] = [[] for _ in pictures]
-        for places, scored in self._batches(pictures, batch_size):
-            for row, place in enumerate(places):
-                explained[place] = self._explain_one(scored, row, request)
+        with undisturbed(self.detector.model):
+            for places, scored in self._batches(pictures, batch_size):
+                for row, place in enumerate(places):
+                    explained[place] = self._explain_one(scored, row, request)
         return explained
 
     def _batches(
@@ -203,96 +270,87 @@ class Explainer:
             sizes=[size for each in batch for size in each.sizes],
             geometries=[geometry for each in batch for geometry in each.geometries],
         )
-        device = inputs.tensors.device.type
+        features = self._features(inputs)
         with _exact_convolutions():
-            with torch.autocast(device, torch.bfloat16, enabled=self.precision == "bf16"):
-                features = self.detector.features(inputs)
-            maps = {name: each.float() for name, each in features.maps.items()}
-            features = replace(features, maps=maps)
             candidates = self.detector.propose(features)
             raw = self.detector.score(features, candidates)
+            self._check_finite(features, raw)
             kept = self.detector.select(features, candidates, raw)
         return _Scored(features, candidates, raw, kept)
 
+    def _features(self, inputs: Inputs) -> Features:
+        device = inputs.tensors.device.type
+        enabled = self.precision == "bf16"
+        with _exact_convolutions(), torch.autocast(device, torch.bfloat16, enabled=enabled):
+            features = self.detector.features(inputs)
+        return replace(features, maps={name: each.float() for name, each in features.maps.items()})
+
+    def _check_finite(self, features: Features, raw: list[Raw]) -> None:
+        outputs = [tensor for each in raw for tensor in (each.logits, each.boxes)]
+        if all(bool(tensor.isfinite().all()) for tensor in [*features.maps.values(), *outputs]):
+            return
+        check_weights(self.detector.model)
+        with finite(self.detector.model):
+            self.detector.score(features, self.detector.propose(self._features(features.inputs)))
+        raise NonFiniteError("a feature map or score is not finite (NaN or infinity)")
+
     def _explain_one(self, scored: _Scored, row: int, request: ExplainRequest) -> list[Explanation]:
-        kept, inputs = scored.kept[row], scored.features.inputs
-        chosen = self.choose(kept, request)
+        inputs = scored.features.inputs
+        verdicts = Verdicts(
+            scored.raw[row], scored.kept[row], self.detector.limits(), self.categories, inputs, row
+        )
+        chosen = self._chosen(verdicts, request)
         if not len(chosen):
             return []
-        candidate, labels, levels = kept.candidate[chosen], kept.labels[chosen], kept.level[chosen]
-        frames = scored.candidates[row][candidate]
-        pooled = scored.raw[row].pooled[candidate]
-        gradients = self._gradients(pooled, frames, inputs.sizes[row], labels, request.target)
-        method = METHODS.get(request.method)
-        assert method is not None  # check() has seen it
-        explanations: dict[int, Explanation] = {}
-        for level in levels.unique().tolist():
-            own = torch.where(levels == level)[0]
-            regions = self.detector.regions(scored.features, row, frames[own], level, pooled[own])
-            maps = self._maps(method, regions, [each[own] for each in gradients], request)
-            crops = iter(regions.crops)
-            for place, heatmap in zip(own.tolist(), maps.cpu(), strict=True):
-                geometry = regions.geometry if request.layer != "roi" else next(crops)
-                index = int(chosen[place])
-                x1, y1, x2, y2 = kept.boxes[index].tolist()
-                label = int(kept.labels[index])
-                explanations[place] = Explanation(
-                    index=index,
-                    box=(x1, y1, x2, y2),
-                    label=label,
-                    category=self.categories[label],
-                    score=float(kept.scores[index]),
-                    method=request.method,
-                    target=request.target,
-                    layer=request.layer or LAYERS[0],
-                    level=regions.level,
-                    heatmap=heatmap,
-                    geometry=geometry,
-                )
-        return [explanations[place] for place in range(len(chosen))]
+        whole = Inputs(inputs.tensors[row : row + 1], [inputs.sizes[row]], [inputs.geometries[row]])
+        scene = Scene(
+            self.detector,
+            [each[row : row + 1] for each in scored.features.maps.values()],
+            inputs.geometries[row],
+            lambda: list(self._features(whole).maps.values()),
+        )
+        name = self._part_name(request.target)
+        rows, places = chosen.entries, torch.arange(len(chosen))
+        if reads_whole_picture(request) and not (request.box or request.candidates):
+            rows, places = scored.kept[row].entries, torch.tensor(chosen.index)
+        names = [name] if isinstance(request.target, str) else list(self.detector.parts())
+        parts = [
+            self.detector.part(
+                each, scored.features, row, rows, scored.candidates[row], scored.raw[row]
+            )
+            for each in names
+        ]
+        part = parts[0] if len(parts) == 1 else AllParts(parts)
+        subject = Subject(chosen, part, places.to(rows.labels.device), inputs.sizes[row])
+        layers = [self._where(layer, request.target) for layer in request.layers]
+        with _exact_convolutions():
+            return explain_picture(scene, subject, request, layers, self.categories)
 
-    def choose(self, found: Kept | Detections, request: ExplainRequest) -> Tensor:
-        """Which of a picture's detections a request is about: int64 places, best score first."""
-        wanted = found.scores >= request.score_threshold
+    def _chosen(self, verdicts: Verdicts, request: ExplainRequest) -> Chosen:
+        labels = list(range(1, len(self.categories)))
         if request.category is not None:
-            # A category's name may stand for several labels (COCO's unused ones are all "N/A").
-            named = [i for i, name in enumerate(self.categories) if name == request.category]
-            wanted &= torch.isin(found.labels, torch.tensor(named, device=found.labels.device))
+            labels = self._labels(request.category)
+        if request.box is not None:
+            return verdicts.nearest(request.box, labels)
+        if request.candidates:
+            return verdicts.strongest(request.candidates, labels)
+        kept = verdicts.kept.entries
+        return verdicts.reported(self.choose(kept.labels, kept.scores, request))
+
+    def choose(self, labels: Tensor, scores: Tensor, request: ExplainRequest) -> Tensor:
+        """Which of a picture's detections a request is about: int64 places, best score first.
+
+        labels: int64 [N]; scores: [N], descending.
+        """
+        wanted = scores >= request.score_threshold
+        if request.category is not None:
+            named = torch.tensor(self._labels(request.category), device=labels.device)
+            wanted &= torch.isin(labels, named)
         return torch.where(wanted)[0][: request.max_detections]
 
-    def _gradients(
-        self, pooled: Tensor, frames: Tensor, size: tuple[int, int], labels: Tensor, target: str
-    ) -> list[Tensor]:
-        """d target_n / d pooled_n [N, C, p, q], one for each scalar that the target is made of.
-
-        A candidate's outputs depend on its own pooled features alone, so the gradient of the sum
-        over candidates is all their gradients at once.
-        """
-        with _exact_convolutions(), torch.enable_grad():
-            leaf = pooled.detach().requires_grad_()
-            raw = self.detector.head(leaf, frames, size)
-            scalars = self.detector.target(target, raw, labels)
-            return [
-                torch.autograd.grad(scalar.sum(), leaf, retain_graph=number < len(scalars))[0]
-                for number, scalar in enumerate(scalars, start=1)
-            ]
-
-    @torch.no_grad()
-    def _maps(
-        self,
-        method: Method,
-        regions: Regions,
-        gradients: list[Tensor],
-        request: ExplainRequest,
-    ) -> Tensor:
-        """Non-negative maps [N, h, w]; of several scalars the elementwise maximum."""
-        maps = None
-        for gradient in gradients:
-            parts = _map_gradients(regions, gradient, request.layer)
-            each = torch.cat([method(part) for part in parts])
-            maps = each if maps is None else torch.maximum(maps, each)
-        assert maps is not None
-        return maps.clamp(min=0)
+    def _labels(self, category: str) -> list[int]:
+        # A category's name may stand for several labels (COCO's unused ones are all "N/A").
+        return [label for label, name in enumerate(self.categories) if name == category]
 
 
 @contextmanager
@@ -314,17 +372,3 @@ def _device(name: str) -> torch.device:
     if name not in here:
         raise RequestError("device", name, f"{', '.join(here)} (what torch has on this machine)")
     return torch.device(name)
-
-
-def _map_gradients(regions: Regions, gradient: Tensor, layer: str | None) -> Iterator[MapGradient]:
-    """The gradients on the emitting map, all boxes at once; or, for the layer "roi", each box's on
-    its own pooled features (how Mask R-CNN users draw Grad-CAM: the pooled map is the map)."""
-    if layer != "roi":
-        yield MapGradient(
-            regions.activation, regions.pooled, gradient, regions.rows, regions.columns
-        )
-        return
-    rows, columns = (torch.eye(side).to(gradient)[None] for side in gradient.shape[-2:])
-    for own in range(len(gradient)):
-        one = slice(own, own + 1)
-        yield MapGradient(regions.pooled[own], regions.pooled[one], gradient[one], rows, columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -132,11 +133,17 @@ class Geometry:
 
         Strided convolutions, anchors and RoIAlign all put the middle of cell i at the middle of
         input pixel i * stride, half a cell before where dividing the input evenly would put it.
+        Every stride halves a side and rounds up, so the stride is a power of two and the map may
+        reach beyond the frame.
         """
+        across = _power_of_two(self.frame_width / width)
+        down = _power_of_two(self.frame_height / height)
         return replace(
             self,
-            offset_x=self.offset_x + (self.frame_width / width - 1) / 2,
-            offset_y=self.offset_y + (self.frame_height / height - 1) / 2,
+            frame_width=across * width,
+            frame_height=down * height,
+            offset_x=self.offset_x + (across - 1) / 2,
+            offset_y=self.offset_y + (down - 1) / 2,
         )
 
     def resized(self, width: int, height: int) -> Geometry:
@@ -172,6 +179,19 @@ class Geometry:
         columns = _interpolation(u, width, self.clipped)
         return rows @ heatmap.to(torch.float32) @ columns.T
 
+    def onto(self, heatmap: Tensor, other: Geometry, height: int, width: int) -> Tensor:
+        """A heatmap [h, w] of this geometry on the grid [height, width] of another geometry of the
+        same picture, bilinear."""
+        columns = (torch.arange(width, dtype=torch.float64) + 0.5) / width * other.frame_width
+        rows = (torch.arange(height, dtype=torch.float64) + 0.5) / height * other.frame_height
+        x = (columns - other.offset_x) / other.scale_x
+        y = (rows - other.offset_y) / other.scale_y
+        u = (x * self.scale_x + self.offset_x) / self.frame_width
+        v = (y * self.scale_y + self.offset_y) / self.frame_height
+        down = _interpolation(v, heatmap.shape[0], self.clipped)
+        across = _interpolation(u, heatmap.shape[1], self.clipped)
+        return down @ heatmap.to(torch.float32) @ across.T
+
     @staticmethod
     def _along(pixels: int, scale: float, offset: float, frame: float) -> Tensor:
         """The middles of the picture's pixels along one axis, as shares of the frame."""
@@ -191,6 +211,11 @@ class Geometry:
         x = (column / width * self.frame_width - self.offset_x) / self.scale_x
         y = (row / height * self.frame_height - self.offset_y) / self.scale_y
         return x, y
+
+
+def _power_of_two(ratio: float) -> float:
+    """The smallest power of two that is at least `ratio`."""
+    return float(2 ** math.ceil(math.log2(ratio) - 1e-9))
 
 
 def _interpolation(places: Tensor, cells: int, clipped: bool) -> Tensor:

@@ -58,6 +58,8 @@ def parse_message(item: Mapping[str, Any], defaults: ExplainRequest) -> Message:
     if answer not in list(WRITERS):
         raise RequestError("format", answer, ", ".join(WRITERS))
     request = ExplainRequest.from_fields(values, defaults)
+    if request.save_raw:
+        raise RequestError("save_raw", True, "false over HTTP; jobs and Python scripts can")
     return Message(decode_picture(data), request, answer)
 
 
@@ -127,6 +129,9 @@ def _explanation_fields(explanation: Explanation) -> dict[str, Any]:
             "max": float(heatmap.max()),
         },
         "geometry": explanation.geometry.to_dict(),
+        "outcome": explanation.outcome,
+        "suppressed_by": explanation.suppressed_by,
+        "together": list(explanation.together),
     }
 
 
@@ -138,7 +143,8 @@ def explanations_overlay(picture: Tensor, explanations: Sequence[Explanation]) -
 def explanations_npz(picture: Tensor, explanations: Sequence[Explanation]) -> bytes:
     """An .npz: heatmap_0, heatmap_1, ... (float32 [h, w], raw), and what they explain.
 
-    boxes [N, 4], labels [N], scores [N], indices [N], geometries [N] (JSON text).
+    boxes [N, 4], labels [N], scores [N], indices [N], layers [N], outcomes [N] (text), geometries
+    [N] (JSON text).
     """
     arrays: dict[str, Any] = {
         f"heatmap_{place}": each.heatmap.numpy() for place, each in enumerate(explanations)
@@ -150,6 +156,8 @@ def explanations_npz(picture: Tensor, explanations: Sequence[Explanation]) -> by
         labels=np.array([each.label for each in explanations], np.int64),
         scores=np.array([each.score for each in explanations], np.float32),
         indices=np.array([each.index for each in explanations], np.int64),
+        layers=np.array([each.layer for each in explanations], np.str_),
+        outcomes=np.array([each.outcome for each in explanations], np.str_),
         geometries=np.array(
             [json.dumps(each.geometry.to_dict()) for each in explanations], np.str_
         ),

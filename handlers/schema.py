@@ -5,14 +5,21 @@ These frozen dataclasses are the one vocabulary of the endpoint, the jobs and Py
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from handlers.images import Geometry
+
+if TYPE_CHECKING:
+    from handlers.targets.registry import CallableTarget
+
+# The layer that is explained unless another is named: the feature map that emitted the box.
+EMITTING = "emitting"
 
 
 class RequestError(ValueError):
@@ -32,20 +39,36 @@ class ExplainRequest:
     """What to explain, and how.
 
     method: a name of `handlers.cam.registry`, e.g. "odam", "gradcam".
-    target: which output of the detector is explained, e.g. "class" (the logit before softmax).
-    layer: None or "emitting" for the pyramid level that emitted the box, or another name that
-        `Explainer.layers` lists.
+    target: which output of the detector is explained, e.g. "class" (the logit before softmax), a
+        name of `handlers.targets`; or any function of an `Outputs` that gives a tensor: with one
+        element it is explained by one map for the picture, with [N] by one for each box.
+    layer: None or "emitting" for the feature map that emitted the box; "roi" for its pooled
+        features; "pyramid" for all maps together; or a module by its name in `named_modules()`.
+        Several, with commas between them, give an explanation each.
+    fuse: of several layers give one explanation: the mean of their maps, each divided by its
+        maximum, on the finest of their grids.
     category: explain only boxes of this category; None for all.
     score_threshold: boxes scoring less are not explained, 0 ... 1.
     max_detections: at most this many boxes of a picture are explained, best first, at least 1.
+    box: x1, y1, x2, y2 in picture pixels: explain the candidate nearest to it instead, reported or
+        not, and say why it was dropped. With `category` the candidate for that category.
+    candidates: explain so many of the strongest candidates before suppression instead, whatever
+        they score; 0 for none.
+    sum_boxes: one explanation for all chosen boxes together: of the sum of their targets.
+    save_raw: keep activation and gradient in each explanation (large).
     """
 
     method: str = "odam"
-    target: str = "class"
+    target: str | CallableTarget = "class"
     layer: str | None = None
+    fuse: bool = False
     category: str | None = None
     score_threshold: float = 0.5
     max_detections: int = 100
+    box: tuple[float, float, float, float] | None = None
+    candidates: int = 0
+    sum_boxes: bool = False
+    save_raw: bool = False
 
     def __post_init__(self) -> None:
         threshold, most = self.score_threshold, self.max_detections
@@ -53,6 +76,24 @@ class ExplainRequest:
             raise RequestError("score_threshold", threshold, "a number from 0 to 1")
         if not isinstance(most, int) or not 1 <= most <= 10_000:
             raise RequestError("max_detections", most, "an integer from 1 to 10000")
+        if not isinstance(self.candidates, int) or not 0 <= self.candidates <= 10_000:
+            raise RequestError("candidates", self.candidates, "an integer from 0 to 10000")
+        if self.box is not None:
+            _check_box(self.box)
+            if self.candidates:
+                raise RequestError("candidates", self.candidates, "0 where a box is named")
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names in `layer`, at least one."""
+        return tuple(name.strip() for name in (self.layer or EMITTING).split(","))
+
+    @property
+    def target_name(self) -> str:
+        """The target as explanations name it."""
+        if isinstance(self.target, str):
+            return self.target
+        return str(getattr(self.target, "__name__", type(self.target).__name__))
 
     @classmethod
     def from_fields(
@@ -76,11 +117,43 @@ def _parse_field(name: str, value: Any) -> Any:
         return _number(name, value, float, "a number from 0 to 1")
     if name == "max_detections":
         return _number(name, value, int, "an integer from 1 to 10000")
-    if value is None and name in ("layer", "category"):
+    if name == "candidates":
+        return _number(name, value, int, "an integer from 0 to 10000")
+    if name in ("fuse", "sum_boxes", "save_raw"):
+        return _truth(name, value)
+    if value is None and name in ("layer", "category", "box"):
         return None
+    if name == "box":
+        return _parse_box(value)
     if not isinstance(value, str) or not value:
         raise RequestError(name, value, "a non-empty string")
     return value
+
+
+BOX = "four numbers x1, y1, x2, y2 in picture pixels, with x1 < x2 and y1 < y2"
+
+
+def _parse_box(value: Any) -> tuple[float, ...]:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, Sequence) or len(parts) != 4:
+        raise RequestError("box", value, BOX)
+    return tuple(_number("box", part, float, BOX) for part in parts)
+
+
+def _check_box(box: object) -> None:
+    if not isinstance(box, tuple) or len(box) != 4 or not all(map(math.isfinite, box)):
+        raise RequestError("box", box, BOX)
+    x1, y1, x2, y2 = box
+    if not (x1 < x2 and y1 < y2):
+        raise RequestError("box", box, BOX)
+
+
+def _truth(name: str, value: Any) -> bool:
+    known = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
+    key = value.lower() if isinstance(value, str) else value
+    if not isinstance(key, (str, bool)) or key not in known:
+        raise RequestError(name, value, "true or false")
+    return known[key]
 
 
 def _number(name: str, value: Any, kind: type, allowed: str) -> Any:
@@ -120,11 +193,18 @@ class Detections:
 class Explanation:
     """Why the detector drew one box.
 
-    index: the detection's place among all detections of its picture (before any threshold).
-    box: x1, y1, x2, y2 in picture pixels.
-    heatmap: float32 [h, w] on the feature map's own grid (cells of padding included), on the CPU,
+    index: the detection's place among all detections of its picture (before any threshold); of a
+        candidate, its place among those explained.
+    box: x1, y1, x2, y2 in picture pixels; of several boxes together the smallest box around them.
+    level: the feature map that emitted what is explained.
+    heatmap: float32 [h, w] on the layer's own grid (cells of padding included), on the CPU,
         non-negative, not normalised.
     geometry: places the heatmap's grid on the picture.
+    outcome: "reported", or why a candidate was not.
+    suppressed_by: of a suppressed candidate the box that did it, if that was reported: its place
+        among all detections of the picture.
+    together: the indices of all boxes that this explanation is of, where there are several.
+    activation, gradient: float32 [C, h, w] where the request asked to keep them, else None.
     """
 
     index: int
@@ -138,6 +218,11 @@ class Explanation:
     level: str
     heatmap: Tensor = field(repr=False)
     geometry: Geometry = field(repr=False)
+    outcome: str = "reported"
+    suppressed_by: int | None = None
+    together: tuple[int, ...] = ()
+    activation: Tensor | None = field(default=None, repr=False)
+    gradient: Tensor | None = field(default=None, repr=False)
 
     def on_picture(self) -> Tensor:
         """The heatmap on the picture's pixels: float32 [H, W], bilinear, not normalised."""

@@ -39,6 +39,7 @@ FORBIDDEN = {
     "handlers": ("archives", "jobs"),
     "handlers/cam": ("handlers.detectors", "handlers.metrics", "handlers.explainer"),
     "handlers/detectors": ("handlers.cam", "handlers.metrics", "handlers.explainer"),
+    "handlers/targets": ("handlers.cam", "handlers.detectors", "handlers.explainer"),
     "handlers/metrics": ("handlers.cam", "handlers.detectors", "handlers.explainer"),
     "archives": ("jobs", "handlers.cam", "ts"),
     "jobs": ("ts",),

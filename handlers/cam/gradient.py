@@ -1,12 +1,13 @@
-"""The gradient of many detections' scores with respect to one feature map, without building it.
+"""The gradient of many detections' scores with respect to one activation, without building it.
 
-A detection's score depends on the map A [C, h, w] only through what the head pooled of it,
-r = P_y A P_x^T, with small matrices P_y [p, h] and P_x [q, w]. So dy/dA = P_y^T G P_x, where
-G = dy/dr: non-zero in the RoI's footprint alone, and its mean needs no map at all.
+A score depends on few cells of a feature map, or on the map only through what was pooled of it.
+Each class here holds the gradient in the form in which it came, and hands it out in windows: the
+cells where it is not zero. Methods use only what `MapGradient` declares.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -37,31 +38,31 @@ class Window:
         maps.view(-1).scatter_add_(0, places.flatten(), values.flatten())
 
 
-@dataclass(frozen=True)
-class MapGradient:
-    """d score_n / d activation for N detections that pooled from one map.
-
-    activation: [C, h, w]. pooled: [N, C, p, q]; gradient: [N, C, p, q], d score_n / d pooled_n.
-    rows: [N, p, h]; columns: [N, q, w]: pooled[n, c] = rows[n] @ activation[c] @ columns[n]^T.
-    """
+class MapGradient(ABC):
+    """d score_n / d activation for N detections; activation: [C, h, w], gradient: N in any form."""
 
     activation: Tensor
-    pooled: Tensor
     gradient: Tensor
-    rows: Tensor
-    columns: Tensor
+
+    def __len__(self) -> int:
+        return len(self.gradient)
+
+    @abstractmethod
+    def windows(self) -> Iterator[Window]:
+        """The cells where the gradient is not zero, in batches within WINDOW_BUDGET."""
+
+    @abstractmethod
+    def dense(self, places: Tensor) -> Tensor:
+        """The whole gradient [n, C, h, w] of the detections at int64 `places` [n]."""
 
     def mean(self) -> Tensor:
         """The gradient's mean over the map, [N, C]."""
         _, height, width = self.activation.shape
-        gathered = torch.einsum(
-            "ncpq,np,nq->nc", self.gradient, self.rows.sum(-1), self.columns.sum(-1)
-        )
-        return gathered / (height * width)
+        return self.channel_sums(lambda _, gradient: gradient) / (height * width)
 
     def inner(self) -> Tensor:
-        """sum over space of gradient times activation, [N, C] (pooling is linear: it is G . r)."""
-        return (self.gradient * self.pooled).sum((-2, -1))
+        """sum over space of gradient times activation, [N, C]."""
+        return self.channel_sums(lambda activation, gradient: activation * gradient)
 
     def weighted(self, weights: Tensor) -> Tensor:
         """sum over channels of weights [N, C] times the activation: maps [N, h, w]."""
@@ -72,7 +73,7 @@ class MapGradient:
 
         `function` must be zero where the gradient is zero.
         """
-        sums = self.gradient.new_zeros(self.gradient.shape[:2])
+        sums = self.gradient.new_zeros(len(self), len(self.activation))
         for window in self.windows():
             sums[window.index] = function(window.activation, window.gradient).sum((-2, -1))
         return sums
@@ -83,53 +84,72 @@ class MapGradient:
         `function` must be zero where the gradient is zero.
         """
         _, height, width = self.activation.shape
-        maps = self.gradient.new_zeros(len(self.gradient), height * width)
+        maps = self.gradient.new_zeros(len(self), height * width)
         for window in self.windows():
             window.add_to(maps, function(window.activation, window.gradient).flatten(1))
         return maps.view(-1, height, width)
 
+
+@dataclass(frozen=True)
+class DenseGradient(MapGradient):
+    """activation: [C, h, w]; gradient: [N, C, h, w], every cell of it."""
+
+    activation: Tensor
+    gradient: Tensor
+
     def windows(self) -> Iterator[Window]:
-        """The footprints in batches of like size, each within WINDOW_BUDGET."""
-        top, tall = _span(self.rows)
-        left, wide = _span(self.columns)
-        # Like size: the same power of two, so that padding at most quadruples the work.
-        kinds = torch.stack([tall, wide], 1).double().log2().ceil().long()
-        for kind in kinds.unique(dim=0):
-            members = torch.where((kinds == kind).all(1))[0]
-            largest = int(tall[members].max() * wide[members].max())
-            count = max(1, WINDOW_BUDGET // (self.activation.shape[0] * largest))
-            for index in members.split(count):
-                yield self._window(index, top[index], left[index], tall[index], wide[index])
+        height, width = self.activation.shape[1:]
+        cells = torch.arange(height * width, device=self.gradient.device)
+        count = max(1, WINDOW_BUDGET // self.activation.numel())
+        for index in torch.arange(len(self), device=cells.device).split(count):
+            number = len(index)
+            activation = self.activation.expand(number, -1, -1, -1)
+            yield Window(index, activation, self.gradient[index], cells.expand(number, -1))
 
-    def _window(
-        self, index: Tensor, top: Tensor, left: Tensor, tall: Tensor, wide: Tensor
-    ) -> Window:
+    def dense(self, places: Tensor) -> Tensor:
+        return self.gradient[places]
+
+
+@dataclass(frozen=True)
+class LocalGradient(MapGradient):
+    """Gradients that are zero but for a square around each detection's own cell.
+
+    activation: [C, h, w]; gradient: [N, C, s, s], zero off the map; top, left: int64 [N], the row
+    and column of the square's first cell, which may lie off the map.
+    """
+
+    activation: Tensor
+    gradient: Tensor
+    top: Tensor
+    left: Tensor
+
+    def windows(self) -> Iterator[Window]:
         channels, height, width = self.activation.shape
-        y, row_share = _gather(self.rows[index], top, int(tall.max()), height)
-        x, column_share = _gather(self.columns[index], left, int(wide.max()), width)
-        cells = (y[:, :, None] * width + x[:, None, :]).flatten(1)
-        gradient = row_share.transpose(1, 2)[:, None] @ self.gradient[index]
-        gradient = gradient @ column_share[:, None]
+        side = self.gradient.shape[-1]
+        if side * side > height * width:
+            every = torch.arange(len(self), device=self.gradient.device)
+            yield from DenseGradient(self.activation, self.dense(every)).windows()
+            return
         flat = self.activation.reshape(channels, -1)
-        activation = flat[:, cells].transpose(0, 1)
-        return Window(index, activation.reshape(gradient.shape), gradient, cells)
+        count = max(1, WINDOW_BUDGET // (channels * side * side))
+        offset = torch.arange(side, device=self.gradient.device)
+        for index in torch.arange(len(self), device=offset.device).split(count):
+            y = (self.top[index, None] + offset).clamp(0, height - 1)
+            x = (self.left[index, None] + offset).clamp(0, width - 1)
+            cells = (y[:, :, None] * width + x[:, None, :]).flatten(1)
+            gradient = self.gradient[index]
+            activation = flat[:, cells].transpose(0, 1).reshape(gradient.shape)
+            yield Window(index, activation, gradient, cells)
 
-
-def _span(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """First column and number of columns that hold all non-zero entries, for each of [N, p, h]."""
-    used = (matrix != 0).any(1)
-    number = used.shape[1]
-    place = torch.arange(number, device=matrix.device)
-    first = torch.where(used, place, number).amin(1)
-    last = torch.where(used, place, -1).amax(1)
-    empty = last < 0
-    return first.masked_fill(empty, 0), (last - first + 1).masked_fill(empty, 1)
-
-
-def _gather(matrix: Tensor, first: Tensor, length: int, number: int) -> tuple[Tensor, Tensor]:
-    """Columns first ... first + length of each matrix [n, p, h]: their places [n, length] and the
-    entries [n, p, length], zero beyond the map."""
-    place = first[:, None] + torch.arange(length, device=matrix.device)
-    clamped = place.clamp(max=number - 1)
-    entries = matrix.gather(2, clamped[:, None].expand(-1, matrix.shape[1], -1))
-    return clamped, entries * (place < number)[:, None]
+    def dense(self, places: Tensor) -> Tensor:
+        channels, height, width = self.activation.shape
+        side = self.gradient.shape[-1]
+        offset = torch.arange(side, device=self.gradient.device)
+        y = (self.top[places, None] + offset).clamp(0, height - 1)
+        x = (self.left[places, None] + offset).clamp(0, width - 1)
+        cells = (y[:, :, None] * width + x[:, None, :]).flatten(1)
+        whole = self.gradient.new_zeros(len(places), channels, height * width)
+        whole.scatter_add_(
+            2, cells[:, None].expand(-1, channels, -1), self.gradient[places].flatten(2)
+        )
+        return whole.view(-1, channels, height, width)

@@ -1,24 +1,17 @@
-"""The four verbs that make a detector explainable, and what passes between them.
-
-    features   = detector.features(images)            the expensive part, run once
-    candidates = detector.propose(features)           RoIs or anchors; never differentiated
-    raw        = detector.score(features, candidates) logits and boxes: differentiable
-    kept       = detector.select(features, candidates, raw)  threshold and NMS, with provenance
-
-`regions` then hands out the kept candidates' own inputs to the head, one each, so that one backward
-pass serves them all: a kept candidate's outputs depend on nothing else.
-"""
+"""The four verbs that make a detector explainable, and what passes between them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from handlers.images import Geometry
 from handlers.schema import Detections
+from handlers.targets.registry import Outputs
 
 
 @dataclass(frozen=True)
@@ -44,54 +37,184 @@ class Features:
 
 
 @dataclass(frozen=True)
-class Raw:
-    """The head's outputs for candidates, before any threshold.
+class Candidates:
+    """One picture's candidates: proposals, or the anchors themselves.
 
-    pooled: [R, C, p, q], what the head saw of each candidate.
-    logits: [R, K]; boxes: [R, K, 4] decoded, clipped, in pixels of the network input.
+    boxes: [R, 4], x1, y1, x2, y2 in pixels of the network input.
+    level: int64 [R], the feature map (its place in `Features.maps`) that emits class and edges.
+    anchor_level, anchor: int64 [R], where the anchor of each stands: the feature map, and the place
+        among that map's anchors (rows of cells, a cell's anchors side by side).
     """
 
-    pooled: Tensor
-    logits: Tensor
     boxes: Tensor
+    level: Tensor
+    anchor_level: Tensor
+    anchor: Tensor
+
+
+@dataclass(frozen=True)
+class Raw:
+    """The head's outputs for one picture's candidates, before any threshold.
+
+    logits: [R, K]. scores: [R, K], 0 ... 1, as the detector reports them.
+    boxes: [R, K, 4], or [R, 1, 4] where all categories share one; decoded, clipped, in pixels of
+        the network input.
+    pooled: [R, C, p, q], what the head saw of each candidate; None for a convolutional head.
+    """
+
+    logits: Tensor
+    scores: Tensor
+    boxes: Tensor
+    pooled: Tensor | None = None
+
+    def boxes_of(self, candidate: Tensor, label: Tensor) -> Tensor:
+        """[N, 4]: the box that each candidate gives to a label."""
+        return self.boxes[candidate, label if self.boxes.shape[1] > 1 else 0]
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Pairs of a candidate and a label, each with a box (pixels of the network input) and score."""
+
+    boxes: Tensor
+    labels: Tensor
+    scores: Tensor
+    candidate: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, places: Tensor | slice) -> Entries:
+        return Entries(
+            self.boxes[places], self.labels[places], self.scores[places], self.candidate[places]
+        )
 
 
 @dataclass(frozen=True)
 class Kept:
     """One picture's final detections and where they came from.
 
-    boxes, labels, scores as in Detections (picture pixels); candidate: int64 [N] into the picture's
-    candidates; level: int64 [N] into the names of the feature maps.
+    boxes: [N, 4] as in Detections (picture pixels); entries: the same in the network input, with
+    labels, scores and candidates; level: int64 [N] into the names of the feature maps.
+    before: what non-maximum suppression saw; survivors: int64, those of `before` that it left, best
+    first. The detections are the first N of them.
     """
 
     boxes: Tensor
-    labels: Tensor
-    scores: Tensor
-    candidate: Tensor
+    entries: Entries
     level: Tensor
+    before: Entries
+    survivors: Tensor
 
 
 @dataclass(frozen=True)
-class Regions:
-    """Candidates of one picture that were emitted by the same feature map.
+class Limits:
+    """What drops candidates: a score must be above `score`; among boxes of one label whose IoU is
+    above `iou` the best survives; at most `detections` are reported. strongest: at most so many
+    candidates enter suppression from each `strongest_of`, None for all."""
 
-    activation: [C, h, w], that map.
-    pooled: [N, C, p, q], the head's input for each candidate:
-        pooled[n, c] = rows[n] @ activation[c] @ columns[n]^T.
-    geometry: places the map on the picture. crops: place each candidate's pooled grid on it.
+    score: float
+    iou: float
+    detections: int
+    strongest: int | None = None
+    strongest_of: str = ""
+
+
+@dataclass(frozen=True)
+class RoIs:
+    """Outputs that each of N detections has from its own pooled features.
+
+    pooled: [N, C, p, q]. frames: [N, 4], what was pooled, in pixels of the network input.
+    level: int64 [N]. head: outputs of `pooled`, row by row and differentiable.
+    pool: `pooled` from feature maps [1, C, h, w], differentiable.
+    matrices: for detections (places [n]) of one level rows [n, p, h] and columns [n, q, w] with
+        pooled[n, c] = rows[n] @ map[c] @ columns[n]^T.
+    least: for a level the fewest pixels of the network input that are pooled along an axis.
     """
 
-    level: str
-    activation: Tensor
     pooled: Tensor
-    rows: Tensor
-    columns: Tensor
-    geometry: Geometry
-    crops: list[Geometry]
+    frames: Tensor
+    level: Tensor
+    head: Callable[[Tensor], Outputs]
+    pool: Callable[[Sequence[Tensor]], Tensor]
+    matrices: Callable[[Tensor, int], tuple[Tensor, Tensor]]
+    least: Callable[[int], float]
+
+    def outputs(self, maps: Sequence[Tensor]) -> Outputs:
+        """All N detections' outputs from feature maps [1, C, h, w]."""
+        return self.head(self.pool(maps))
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Outputs that each of N detections reads from one cell of a convolutional head.
+
+    level, row, column: int64 [N], where.
+    convolve: the head on maps [B, C, h, w] of a level.
+    read: outputs of detections (places [n]) from what `convolve` gave: (batch [n], row [n],
+        column [n]) say where each is found.
+    reach: for a level how many cells around its own a detection's outputs depend on, None if on
+        all. convolutions: the modules of the head that look beyond a cell.
+    """
+
+    level: Tensor
+    row: Tensor
+    column: Tensor
+    convolve: Callable[[Tensor, int], Mapping[str, Tensor]]
+    read: Callable[[Mapping[str, Tensor], Tensor, tuple[Tensor, Tensor, Tensor]], Outputs]
+    reach: Callable[[int], int | None]
+    convolutions: Callable[[int], list[nn.Module]]
+
+    def outputs(self, maps: Sequence[Tensor]) -> Outputs:
+        """All N detections' outputs from feature maps [1, C, h, w]."""
+        several, outputs = [], []
+        for level in self.level.unique().tolist():
+            places = torch.where(self.level == level)[0]
+            outputs.append(self.outputs_at(maps[level], level, places))
+            several.append(places)
+        return Outputs.cat(outputs).rows(torch.cat(several).argsort())
+
+    def outputs_at(self, maps: Tensor, level: int, places: Tensor) -> Outputs:
+        """The outputs of the detections at `places` from their own level's map [1, C, h, w]."""
+        where = (torch.zeros_like(places), self.row[places], self.column[places])
+        return self.read(self.convolve(maps, level), places, where)
+
+
+Part = RoIs | Cells
+
+
+@dataclass(frozen=True)
+class AllParts:
+    """All parts of a detector, for targets that may read outputs of several; for the same N
+    detections each."""
+
+    parts: Sequence[Part]
+
+    @property
+    def level(self) -> Tensor:
+        """int64 [N]: the feature maps that emitted class and edges."""
+        return self.parts[0].level
+
+    def outputs(self, maps: Sequence[Tensor]) -> Outputs:
+        """All N detections' outputs from feature maps [1, C, h, w]."""
+        first, *others = (part.outputs(maps) for part in self.parts)
+        for each in others:
+            first = first.with_(**{name: each[name] for name in each.names()})
+        return first
+
+
+@dataclass(frozen=True)
+class PartKind:
+    """outputs: the names of a part's `Outputs`. pooled: it is `RoIs`, else `Cells`."""
+
+    outputs: tuple[str, ...]
+    pooled: bool
 
 
 class Detector(Protocol):
     """A detector family behind the four verbs; `handlers/detectors/` has one file for each."""
+
+    model: nn.Module
 
     def prepare(self, picture: Tensor) -> Inputs:
         """One uint8 picture [3, H, W] as network input (B = 1). Raises PictureError."""
@@ -99,43 +222,50 @@ class Detector(Protocol):
     def features(self, inputs: Inputs) -> Features:
         """The feature maps, each [B, C, h, w]: the expensive part."""
 
-    def propose(self, features: Features) -> list[Tensor]:
-        """For each picture the candidates' boxes [R, 4], in pixels of the network input."""
+    def propose(self, features: Features) -> list[Candidates]:
+        """For each picture its candidates."""
 
-    def score(self, features: Features, candidates: list[Tensor]) -> list[Raw]:
-        """The head's outputs for each picture's candidates: R of each in `Raw`."""
+    def score(self, features: Features, candidates: list[Candidates]) -> list[Raw]:
+        """The head's outputs for each picture's candidates."""
 
-    def select(self, features: Features, candidates: list[Tensor], raw: list[Raw]) -> list[Kept]:
+    def select(
+        self, features: Features, candidates: list[Candidates], raw: list[Raw]
+    ) -> list[Kept]:
         """Exactly the boxes, labels, scores and order of the stock model, with provenance."""
+
+    def limits(self) -> Limits:
+        """What `select` drops candidates by."""
 
     def num_classes(self) -> int:
         """How many categories the head tells apart, the background included."""
 
     def level_names(self) -> list[str]:
-        """Names of the feature maps that can emit a detection, finest first."""
+        """Names of the feature maps, finest first."""
 
-    def regions(
-        self, features: Features, picture: int, frames: Tensor, level: int, pooled: Tensor
-    ) -> Regions:
-        """The inputs to the head of candidates `frames` [N, 4], which `level` emitted."""
+    def parts(self) -> Mapping[str, PartKind]:
+        """The parts that have outputs to explain, by name."""
 
-    def head(self, pooled: Tensor, frames: Tensor, size: tuple[int, int]) -> Raw:
-        """`score` for candidates whose pooled input is at hand: differentiable in `pooled`."""
+    def on_grid(self, frame: Geometry, height: int, width: int) -> Geometry:
+        """Places a map of height x width cells whose padded network input has geometry `frame`."""
 
-    def targets(self) -> list[str]:
-        """Names of what can be explained."""
-
-    def target(self, name: str, raw: Raw, labels: Tensor) -> Sequence[Tensor]:
-        """The scalars [N] to differentiate, one for each region; where there are several, the
-        explanation is the elementwise maximum of their maps."""
+    def part(
+        self,
+        name: str,
+        features: Features,
+        picture: int,
+        chosen: Entries,
+        candidates: Candidates,
+        raw: Raw,
+    ) -> Part:
+        """One part for `chosen` pairs of a picture: its outputs, differentiable."""
 
 
 def to_detections(kept: Kept, level_names: Sequence[str]) -> Detections:
     """Provenance by name, on the CPU."""
     return Detections(
         boxes=kept.boxes.cpu(),
-        labels=kept.labels.cpu(),
-        scores=kept.scores.cpu(),
-        candidate=kept.candidate.cpu(),
+        labels=kept.entries.labels.cpu(),
+        scores=kept.entries.scores.cpu(),
+        candidate=kept.entries.candidate.cpu(),
         level=tuple(level_names[index] for index in kept.level.tolist()),
     )

@@ -1,9 +1,9 @@
-"""torchvision's Faster R-CNN (Ren et al. 2015), any backbone, with or without a pyramid."""
+"""torchvision's Faster R-CNN (Ren et al. 2015) with any backbone, with or without a pyramid; and
+what is built on it: Mask R-CNN (He et al. 2017) and Keypoint R-CNN."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -11,174 +11,252 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.transform import resize_boxes
+from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.ops import boxes as box_ops
 
-from handlers.detectors.base import Features, Inputs, Kept, Raw, Regions
+from handlers.detectors.base import (
+    Candidates,
+    Cells,
+    Entries,
+    Features,
+    Kept,
+    Limits,
+    Part,
+    PartKind,
+    Raw,
+    RoIs,
+)
 from handlers.detectors.registry import ADAPTERS, class_path
 from handlers.detectors.roi_align import pooling_matrices
-from handlers.images import Geometry, PictureError
+from handlers.detectors.selection import suppress
+from handlers.detectors.torchvision_base import TorchvisionDetector, convolutions, reach
+from handlers.targets.registry import Outputs
 
-EDGES = ("x1", "y1", "x2", "y2")
+SMALLEST = 1e-2  # torchvision drops boxes with a shorter side, in pixels
 
 
 @ADAPTERS.register(class_path(FasterRCNN))
-class FasterRCNNDetector:
-    """The four verbs of handlers/detectors/base.py, by the stock model's own modules.
-
-    Every step calls the same operators in the same order as `GeneralizedRCNN.forward` and
-    `RoIHeads.postprocess_detections`, so a picture alone gives the stock model's numbers exactly.
-    """
+class FasterRCNNDetector(TorchvisionDetector):
+    """The four verbs by the modules of `GeneralizedRCNN.forward` and `RoIHeads`."""
 
     def __init__(self, model: Any) -> None:
-        # FasterRCNN's submodules are typed as Module | Tensor; `Any` keeps their real interfaces.
-        self.model = model
-        self.roi_heads = model.roi_heads
-        self.pool = model.roi_heads.box_roi_pool
-        self.levels = self._find_levels()
+        super().__init__(model)
+        self.rpn = model.rpn
+        self.heads = model.roi_heads
 
-    @torch.no_grad()
-    def _find_levels(self) -> list[str]:
-        """Names of the maps that the pool reads, in its order, and fixes the pool's strides."""
-        device = next(self.model.parameters()).device
-        maps = self._maps(torch.zeros(1, 3, 256, 256, device=device))
+    def _probe(self) -> dict[str, Tensor]:
+        maps = super()._probe()
         # MultiScaleRoIAlign guesses its strides from the first picture it meets and keeps them; a
         # very narrow one would mislead it. A square one decides here instead.
-        if self.pool.scales is None:
-            self.pool(maps, [torch.zeros(0, 4, device=device)], [(256, 256)])
-        return [name for name in maps if name in self.pool.featmap_names]
+        heads = self.model.roi_heads
+        for pool in (heads.box_roi_pool, heads.mask_roi_pool, heads.keypoint_roi_pool):
+            if pool is not None and pool.scales is None:
+                device = next(iter(maps.values())).device
+                pool(maps, [torch.zeros(0, 4, device=device)], [(256, 256)])
+        return maps
 
-    def _maps(self, tensors: Tensor) -> dict[str, Tensor]:
-        maps = self.model.backbone(tensors)
-        return OrderedDict([("0", maps)]) if isinstance(maps, Tensor) else maps
+    def propose(self, features: Features) -> list[Candidates]:
+        """RegionProposalNetwork.forward, and for each proposal its anchor."""
+        rpn, sizes = self.rpn, features.inputs.sizes
+        maps = list(features.maps.values())
+        objectness, deltas = rpn.head(maps)
+        anchors = rpn.anchor_generator(ImageList(features.inputs.tensors, sizes), maps)
+        counts = [each[0].numel() for each in objectness]
+        objectness, deltas = concat_box_prediction_layers(objectness, deltas)
+        boxes = rpn.box_coder.decode(deltas, anchors).view(len(anchors), -1, 4)
+        objectness = objectness.reshape(len(anchors), -1)
+        best = rpn._get_top_n_idx(objectness, counts)
+        level = torch.repeat_interleave(torch.tensor(counts)).to(best)
+        first = torch.tensor([0, *counts]).cumsum(0).to(best)
+        scores = objectness.gather(1, best).sigmoid()
+        return [
+            self._filter(own[index], score, level[index], index - first[level[index]], size)
+            for own, score, index, size in zip(boxes, scores, best, sizes, strict=True)
+        ]
 
-    def prepare(self, picture: Tensor) -> Inputs:
-        height, width = picture.shape[-2:]
-        device = next(self.model.parameters()).device
-        transform = self.model.transform
-        short, long = sorted((height, width))
-        scale = min(transform.min_size[-1] / short, transform.max_size / long)
-        if int(short * scale) < 1:
-            raise PictureError(
-                f"a picture of {width} x {height} pixels is too narrow for this detector: resized"
-                f" to {transform.max_size} pixels, nothing is left of its shorter side"
-            )
-        images, _ = transform([picture.to(device).float() / 255])
-        (resized_height, resized_width) = images.image_sizes[0]
-        padded_height, padded_width = images.tensors.shape[-2:]
-        geometry = Geometry(
-            picture_width=width,
-            picture_height=height,
-            frame_width=float(padded_width),
-            frame_height=float(padded_height),
-            scale_x=resized_width / width,
-            scale_y=resized_height / height,
-        )
-        return Inputs(images.tensors, [(resized_height, resized_width)], [geometry])
+    def _filter(
+        self, boxes: Tensor, scores: Tensor, level: Tensor, anchor: Tensor, size: tuple[int, int]
+    ) -> Candidates:
+        """RegionProposalNetwork.filter_proposals for one picture."""
+        rpn = self.rpn
+        boxes = box_ops.clip_boxes_to_image(boxes, size)
+        kept = box_ops.remove_small_boxes(boxes, rpn.min_size)
+        kept = kept[torch.where(scores[kept] >= rpn.score_thresh)[0]]
+        order = box_ops.batched_nms(boxes[kept], scores[kept], level[kept], rpn.nms_thresh)
+        kept = kept[order[: rpn.post_nms_top_n()]]
+        proposals = boxes[kept]
+        pooled_from = self._pool_levels(self.heads.box_roi_pool, proposals)
+        return Candidates(proposals, pooled_from, level[kept], anchor[kept])
 
-    def features(self, inputs: Inputs) -> Features:
-        return Features(inputs, self._maps(inputs.tensors))
+    def _pool_levels(self, pool: Any, boxes: Tensor) -> Tensor:
+        """Which feature map a pool reads for each box: int64 [N] into `level_names`."""
+        known = [name for name in self.names if name in pool.featmap_names]
+        places = torch.tensor([self.names.index(name) for name in known], device=boxes.device)
+        if len(known) == 1:
+            return places.expand(len(boxes))
+        chosen: Tensor = places[pool.map_levels([boxes])]
+        return chosen
 
-    def propose(self, features: Features) -> list[Tensor]:
-        images = ImageList(features.inputs.tensors, features.inputs.sizes)
-        proposals, _ = self.model.rpn(images, features.maps)
-        return list(proposals)
-
-    def score(self, features: Features, candidates: list[Tensor]) -> list[Raw]:
+    def score(self, features: Features, candidates: list[Candidates]) -> list[Raw]:
         sizes = features.inputs.sizes
-        counts = [len(boxes) for boxes in candidates]
-        pooled = self.pool(features.maps, candidates, sizes)
-        logits, regression = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
-        boxes = self.roi_heads.box_coder.decode(regression, candidates)
+        proposals = [each.boxes for each in candidates]
+        counts = [len(boxes) for boxes in proposals]
+        pooled = self.heads.box_roi_pool(features.maps, proposals, sizes)
+        logits, regression = self.heads.box_predictor(self.heads.box_head(pooled))
+        boxes = self.heads.box_coder.decode(regression, proposals)
+        scores = F.softmax(logits, -1)
         return [
-            Raw(own_pooled, own_logits, box_ops.clip_boxes_to_image(own_boxes, size))
-            for own_pooled, own_logits, own_boxes, size in zip(
-                pooled.split(counts), logits.split(counts), boxes.split(counts), sizes, strict=True
+            Raw(own_logits, own_scores, box_ops.clip_boxes_to_image(own_boxes, size), own_pooled)
+            for own_pooled, own_logits, own_scores, own_boxes, size in zip(
+                *(each.split(counts) for each in (pooled, logits, scores, boxes)),
+                sizes,
+                strict=True,
             )
         ]
 
-    def head(self, pooled: Tensor, frames: Tensor, size: tuple[int, int]) -> Raw:
-        logits, regression = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
-        boxes = self.roi_heads.box_coder.decode(regression, [frames])
-        return Raw(pooled, logits, box_ops.clip_boxes_to_image(boxes, size))
-
-    def select(self, features: Features, candidates: list[Tensor], raw: list[Raw]) -> list[Kept]:
+    def select(
+        self, features: Features, candidates: list[Candidates], raw: list[Raw]
+    ) -> list[Kept]:
+        """RoIHeads.postprocess_detections."""
         return [
-            self._select_one(each, boxes, size, geometry)
-            for each, boxes, size, geometry in zip(
-                raw, candidates, features.inputs.sizes, features.inputs.geometries, strict=True
-            )
+            suppress(self._entries(each), self.limits(), own, features.inputs, picture)
+            for picture, (each, own) in enumerate(zip(raw, candidates, strict=True))
         ]
 
-    def _select_one(
-        self, raw: Raw, proposals: Tensor, size: tuple[int, int], geometry: Geometry
-    ) -> Kept:
+    def _entries(self, raw: Raw) -> Entries:
         number, classes = raw.logits.shape
-        scores = F.softmax(raw.logits, -1)[:, 1:].reshape(-1)
+        scores = raw.scores[:, 1:].reshape(-1)
         boxes = raw.boxes[:, 1:].reshape(-1, 4)
-        device = scores.device
-        labels = torch.arange(1, classes, device=device).expand(number, -1).reshape(-1)
-        candidate = torch.arange(number, device=device).repeat_interleave(classes - 1)
-        kept = torch.where(scores > self.roi_heads.score_thresh)[0]
-        kept = kept[box_ops.remove_small_boxes(boxes[kept], min_size=1e-2)]
-        order = box_ops.batched_nms(
-            boxes[kept], scores[kept], labels[kept], self.roi_heads.nms_thresh
-        )
-        kept = kept[order[: self.roi_heads.detections_per_img]]
-        picture_size = [geometry.picture_height, geometry.picture_width]
-        return Kept(
-            boxes=resize_boxes(boxes[kept], list(size), picture_size),
-            labels=labels[kept],
-            scores=scores[kept],
-            candidate=candidate[kept],
-            level=self._levels(proposals[candidate[kept]]),
-        )
+        labels = torch.arange(1, classes, device=scores.device).expand(number, -1).reshape(-1)
+        candidate = torch.arange(number, device=scores.device).repeat_interleave(classes - 1)
+        kept = torch.where(scores > self.heads.score_thresh)[0]
+        kept = kept[box_ops.remove_small_boxes(boxes[kept], min_size=SMALLEST)]
+        return Entries(boxes[kept], labels[kept], scores[kept], candidate[kept])
 
-    def _levels(self, proposals: Tensor) -> Tensor:
-        if len(self.levels) == 1:
-            return torch.zeros(len(proposals), dtype=torch.int64, device=proposals.device)
-        levels: Tensor = self.pool.map_levels([proposals])
-        return levels
+    def limits(self) -> Limits:
+        heads = self.heads
+        return Limits(heads.score_thresh, heads.nms_thresh, heads.detections_per_img)
 
     def num_classes(self) -> int:
-        number: int = self.roi_heads.box_predictor.cls_score.out_features
+        number: int = self.heads.box_predictor.cls_score.out_features
         return number
 
-    def level_names(self) -> list[str]:
-        return self.levels
+    def parts(self) -> Mapping[str, PartKind]:
+        parts = {
+            "box": PartKind(("logits", "scores", "boxes"), pooled=True),
+            "objectness": PartKind(("objectness",), pooled=False),
+        }
+        if self.heads.has_mask():
+            parts["mask"] = PartKind(("mask_logits",), pooled=True)
+        if self.heads.has_keypoint():
+            parts["keypoint"] = PartKind(("keypoint_logits",), pooled=True)
+        return parts
 
-    def regions(
-        self, features: Features, picture: int, frames: Tensor, level: int, pooled: Tensor
-    ) -> Regions:
-        name, scale = self.levels[level], self.pool.scales[level]
-        activation = features.maps[name][picture]
-        _, height, width = activation.shape
-        rows, columns = pooling_matrices(
-            frames, scale, (height, width), self.pool.output_size, self.pool.sampling_ratio
+    def part(
+        self,
+        name: str,
+        features: Features,
+        picture: int,
+        chosen: Entries,
+        candidates: Candidates,
+        raw: Raw,
+    ) -> Part:
+        size, labels = features.inputs.sizes[picture], chosen.labels
+        if name == "objectness":
+            return self._objectness(features, chosen, candidates)
+        if name == "box":
+            frames = candidates.boxes[chosen.candidate]
+
+            def box(pooled: Tensor) -> Outputs:
+                logits, regression = self.heads.box_predictor(self.heads.box_head(pooled))
+                boxes = self.heads.box_coder.decode(regression, [frames])
+                own = torch.arange(len(labels), device=labels.device)
+                return Outputs(
+                    labels=labels,
+                    logits=logits,
+                    scores=F.softmax(logits, -1)[own, labels],
+                    boxes=box_ops.clip_boxes_to_image(boxes, size)[own, labels],
+                )
+
+            assert raw.pooled is not None  # score() gives it
+            pooled = raw.pooled[chosen.candidate]
+            return self._rois(self.heads.box_roi_pool, features, picture, frames, box, pooled)
+        # Masks and keypoints are pooled from the final box, perhaps at another level.
+        head, predictor, output = (
+            (self.heads.mask_head, self.heads.mask_predictor, "mask_logits")
+            if name == "mask"
+            else (self.heads.keypoint_head, self.heads.keypoint_predictor, "keypoint_logits")
         )
-        whole = features.inputs.geometries[picture]
-        return Regions(
-            level=name,
-            activation=activation,
-            pooled=pooled,
-            rows=rows,
-            columns=columns,
-            geometry=whole.on_samples(height, width),
-            crops=[whole.crop(frame, least=1 / scale) for frame in frames.tolist()],
+
+        def inside(pooled: Tensor) -> Outputs:
+            logits = predictor(head(pooled))
+            if name == "mask":
+                logits = logits[torch.arange(len(labels), device=labels.device), labels]
+            return Outputs(**{"labels": labels, output: logits})
+
+        pool = self.heads.mask_roi_pool if name == "mask" else self.heads.keypoint_roi_pool
+        return self._rois(pool, features, picture, chosen.boxes, inside)
+
+    def _rois(
+        self,
+        pool: Any,
+        features: Features,
+        picture: int,
+        frames: Tensor,
+        head: Callable[[Tensor], Outputs],
+        pooled: Tensor | None = None,
+    ) -> RoIs:
+        size = features.inputs.sizes[picture]
+        own = [each[picture : picture + 1] for each in features.maps.values()]
+        known = [name for name in self.names if name in pool.featmap_names]
+
+        def pool_from(maps: Sequence[Tensor]) -> Tensor:
+            result: Tensor = pool(dict(zip(self.names, maps, strict=True)), [frames], [size])
+            return result
+
+        def scale(level: int) -> float:
+            found: float = pool.scales[known.index(self.names[level])]
+            return found
+
+        def matrices(places: Tensor, level: int) -> tuple[Tensor, Tensor]:
+            height, width = own[level].shape[-2:]
+            return pooling_matrices(
+                frames[places], scale(level), (height, width), pool.output_size, pool.sampling_ratio
+            )
+
+        return RoIs(
+            pooled=pool_from(own) if pooled is None else pooled,
+            frames=frames,
+            level=self._pool_levels(pool, frames),
+            head=head,
+            pool=pool_from,
+            matrices=matrices,
+            least=lambda level: 1 / scale(level),
         )
 
-    def targets(self) -> list[str]:
-        return ["class", "probability", *EDGES, "box"]
+    def _objectness(self, features: Features, chosen: Entries, candidates: Candidates) -> Cells:
+        maps = list(features.maps.values())
+        level = candidates.anchor_level[chosen.candidate]
+        anchor = candidates.anchor[chosen.candidate]
+        per_cell = torch.tensor(self.rpn.anchor_generator.num_anchors_per_location()).to(level)
+        width = torch.tensor([each.shape[-1] for each in maps]).to(level)[level]
+        cell = anchor // per_cell[level]
+        modules = [self.rpn.head.conv, self.rpn.head.cls_logits]
 
-    def target(self, name: str, raw: Raw, labels: Tensor) -> Sequence[Tensor]:
-        """class: the logit; probability: the reported score; x1 ... y2: the box's edge after
-        clipping, in pixels of the network input (its gradient is zero at the picture's border);
-        box: all four edges."""
-        own = torch.arange(len(labels), device=labels.device)
-        if name == "class":
-            return [raw.logits[own, labels]]
-        if name == "probability":
-            return [F.softmax(raw.logits, -1)[own, labels]]
-        edges = raw.boxes[own, labels]
-        chosen = EDGES if name == "box" else (name,)
-        return [edges[:, EDGES.index(edge)] for edge in chosen]
+        def read(
+            outputs: Mapping[str, Tensor], places: Tensor, where: tuple[Tensor, Tensor, Tensor]
+        ) -> Outputs:
+            batch, row, column = where
+            which = (anchor % per_cell[level])[places]
+            logits = outputs["objectness"][batch, which, row, column]
+            return Outputs(labels=chosen.labels[places], objectness=logits)
+
+        return Cells(
+            level=level,
+            row=cell // width,
+            column=cell % width,
+            convolve=lambda maps, _: {"objectness": self.rpn.head([maps])[0][0]},
+            read=read,
+            reach=lambda _: reach(modules),
+            convolutions=lambda _: convolutions(modules),
+        )

@@ -47,11 +47,7 @@ def detector_for(model: nn.Module) -> Detector:
 
 def architectures() -> list[str]:
     """Names of all architectures that `build_model` builds and an adapter fits, sorted."""
-    theirs = [
-        name
-        for name in torchvision.models.list_models(module=torchvision.models.detection)
-        if name.startswith("fasterrcnn_")
-    ]
+    theirs = torchvision.models.list_models(module=torchvision.models.detection)
     return sorted({*theirs, *ARCHITECTURES.names()})
 
 
@@ -97,16 +93,20 @@ def _freeze_batch_norm(model: nn.Module, eps: float) -> None:
 def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copies `weights` (any floating type) into `model`.
 
-    Raises DetectorError, naming the first tensors that differ, unless every name and shape fits.
+    Raises DetectorError, naming the first tensors that differ, unless every name and shape fits
+    (the older names of RetinaNet's head are understood, as its own loading code does). `model` may
+    have taken what fits by then.
     """
     own = model.state_dict()
-    differences = [f"missing {name}" for name in own if name not in weights]
-    differences += [f"unexpected {name}" for name in weights if name not in own]
-    differences += [
+    differences = [
         f"{name} is {list(weights[name].shape)}, expected {list(own[name].shape)}"
         for name in own
         if name in weights and weights[name].shape != own[name].shape
     ]
+    if not differences:
+        loaded = model.load_state_dict(dict(weights), strict=False)
+        differences += [f"missing {name}" for name in loaded.missing_keys]
+        differences += [f"unexpected {name}" for name in loaded.unexpected_keys]
     if differences:
         shown = "; ".join(differences[:4])
         more = f"; and {len(differences) - 4} more" if len(differences) > 4 else ""
@@ -114,4 +114,3 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
             f"the weights do not fit the architecture: {shown}{more}."
             " Check --detector and the number of categories"
         )
-    model.load_state_dict(dict(weights))

@@ -62,7 +62,7 @@ def test_a_batch_of_everything(handler: ExplainHandler) -> None:
     assert len(explained["explanations"]) == len(predicted) > 0
     assert broken["error"]["type"] == "PictureError"
     assert described["name"] == "demo"
-    assert described["layers"] == ["emitting", "roi"]
+    assert described["layers"] == ["emitting", "roi", "pyramid"]
     assert {each["heatmap"]["width"] for each in roi["explanations"]} == {7}
     assert "emitting, roi" in unknown["error"]["message"]
 

@@ -28,7 +28,7 @@ def test_every_method_has_a_slow_twin() -> None:
 
 @pytest.fixture(scope="module")
 def twin(demo: Explainer) -> SlowTwin:
-    return SlowTwin(demo.detector.model, SCENE)  # type: ignore[attr-defined]
+    return SlowTwin(demo.detector.model, SCENE)
 
 
 @pytest.mark.parametrize("method", sorted(FORMULAS))
@@ -148,8 +148,8 @@ def test_no_detections_give_no_explanations(explainer: Explainer) -> None:
     ("field", "value", "allowed"),
     [
         ("method", "gradcamm", "eigencam, eigengradcam, gradcam, gradcam++"),
-        ("target", "clas", "class, probability, x1, y1, x2, y2, box"),
-        ("layer", "backbone.body.layer9", "emitting, roi"),
+        ("target", "clas", "box, box_score, class, combined, height, objectness, probability"),
+        ("layer", "backbone.body.layer9", "emitting, roi, pyramid, backbone.body"),
         ("category", "dgo", "cat, dog, bird, fish"),
     ],
 )

@@ -200,3 +200,29 @@ def test_resized_pictures_keep_their_heatmap() -> None:
 
 def test_geometry_survives_json() -> None:
     assert Geometry.from_dict(HALF.to_dict()) == HALF
+
+
+def test_strides_are_powers_of_two_also_where_a_side_was_rounded_up() -> None:
+    # 320 pixels halved seven times give 3 cells: their stride is 128, not 320 / 3.
+    moved = Geometry(320, 320, 320.0, 320.0, 1.0, 1.0).on_samples(height=3, width=3)
+    assert [moved.point_of(i + 0.5, 0.5, 3, 3)[0] for i in range(3)] == [0.5, 128.5, 256.5]
+
+
+def test_a_heatmap_on_the_grid_of_another() -> None:
+    fine = HALF.on_samples(height=8, width=16)
+    coarse = HALF.on_samples(height=4, width=8)
+    generator = torch.Generator().manual_seed(2)
+    heatmap = torch.rand(4, 8, generator=generator)
+    moved = coarse.onto(heatmap, fine, 8, 16)
+    # Cells lie on their samples: every second cell of the fine grid is one of the coarse.
+    assert torch.allclose(moved[::2, ::2], heatmap, atol=1e-6)
+    assert torch.allclose(moved[0, 1:-1:2], (heatmap[0, :-1] + heatmap[0, 1:]) / 2, atol=1e-6)
+
+
+def test_a_box_on_the_grid_of_its_picture() -> None:
+    whole = Geometry(8, 8, 8.0, 8.0, 1.0, 1.0)
+    inside = whole.crop((2.0, 4.0, 6.0, 8.0), least=1.0)
+    moved = inside.onto(torch.ones(2, 2), whole, 8, 8)
+    expected = torch.zeros(8, 8)
+    expected[4:8, 2:6] = 1
+    assert torch.equal(moved, expected)

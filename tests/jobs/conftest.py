@@ -122,7 +122,7 @@ class QuickExplainer(Explainer):
                 category=self.categories[place + 1],
                 score=0.75 - place / 4,
                 method=request.method,
-                target=request.target,
+                target=request.target_name,
                 layer="emitting",
                 level="0",
                 heatmap=ramp * level * 1e-9,

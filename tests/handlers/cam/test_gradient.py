@@ -5,83 +5,57 @@ import torch
 from torch import Tensor
 
 import handlers.cam.gradient
-from handlers.cam.gradient import MapGradient
+from handlers.cam.gradient import DenseGradient, LocalGradient, MapGradient
 from handlers.cam.registry import METHODS
+from tests.handlers.slow_twin import FORMULAS
 
 
-def by_hand() -> MapGradient:
-    """One detection, one channel, a map of 1 x 4; the head pooled cells 1 and 2 as they are."""
-    columns = torch.tensor([[[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]])
-    return MapGradient(
-        activation=torch.tensor([[[5.0, 2.0, -3.0, 7.0]]]),
-        pooled=torch.tensor([[[[2.0, -3.0]]]]),
-        gradient=torch.tensor([[[[4.0, -1.0]]]]),
-        rows=torch.ones(1, 1, 1),
-        columns=columns,
-    )
+def gradients(form: str) -> tuple[MapGradient, Tensor]:
+    """A gradient of six detections and the same written out: [6, C, h, w]."""
+    generator = torch.Generator().manual_seed(3)
+    height, width = (3, 4) if form == "local, small map" else (9, 12)
+    activation = torch.randn(5, height, width, generator=generator)
+    if form == "dense":
+        dense = torch.randn(6, 5, height, width, generator=generator)
+        return DenseGradient(activation, dense), dense
+    # Squares of 5 x 5, some over a corner or an edge of the map, one wholly inside.
+    top = torch.tensor([-2, -1, 0, 2, height - 3, height - 1])
+    left = torch.tensor([-2, 3, width - 4, 4, -1, width - 2])
+    squares = torch.randn(6, 5, 5, 5, generator=generator)
+    dense = torch.zeros(6, 5, height, width)
+    for n in range(6):
+        for y in range(5):
+            for x in range(5):
+                row, column = int(top[n]) + y, int(left[n]) + x
+                if 0 <= row < height and 0 <= column < width:
+                    dense[n, :, row, column] = squares[n, :, y, x]
+                else:
+                    squares[n, :, y, x] = 0
+    return LocalGradient(activation, squares, top, left), dense
 
 
-@pytest.mark.parametrize(
-    ("method", "expected"),
-    [
-        ("gradcam", [3.75, 1.5, -2.25, 5.25]),  # mean gradient (4 - 1) / 4 = 0.75
-        ("hirescam", [0.0, 8.0, 3.0, 0.0]),
-        ("odam", [0.0, 8.0, 3.0, 0.0]),
-        ("layercam", [0.0, 8.0, 0.0, 0.0]),
-        # (2 * 4 + -3 * -1) / (5 + 2 + 3 + 7) = 11 / 17
-        ("xgradcam", [55 / 17, 22 / 17, -33 / 17, 77 / 17]),
-        # 4 / (2 + (5 + 2 + 7) * 4) = 4 / 58
-        ("gradcam++", [20 / 58, 8 / 58, -12 / 58, 28 / 58]),
-        # One channel: its centred self, mean 2.75.
-        ("eigencam", [2.25, -0.75, -5.75, 4.25]),
-        # g A = 0, 8, 3, 0 with mean 2.75.
-        ("eigengradcam", [-2.75, 5.25, 0.25, -2.75]),
-    ],
-)
-def test_methods_by_hand(method: str, expected: list[float]) -> None:
+@pytest.mark.parametrize("form", ["dense", "local", "local, small map"])
+@pytest.mark.parametrize("budget", [1, 10**9])
+def test_every_form_equals_the_dense_gradient(
+    form: str, budget: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handlers.cam.gradient, "WINDOW_BUDGET", budget)
+    ours, dense = gradients(form)
+    activation = ours.activation
+    assert len(ours) == 6
+    assert torch.allclose(ours.mean(), dense.mean((2, 3)), atol=1e-5)
+    assert torch.allclose(ours.inner(), (dense * activation).sum((2, 3)), atol=1e-4)
+    assert torch.equal(ours.dense(torch.tensor([4, 0])), dense[[4, 0]])
+    maps = ours.elementwise(lambda a, g: (a * g.relu()).sum(1))
+    assert torch.allclose(maps, (activation * dense.relu()).sum(1), atol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["dense", "local", "local, small map"])
+@pytest.mark.parametrize("method", sorted(FORMULAS))
+def test_methods_equal_their_formulas(form: str, method: str) -> None:
+    ours, dense = gradients(form)
     function = METHODS.get(method)
     assert function is not None
-    assert function(by_hand())[0, 0].tolist() == pytest.approx(expected, abs=1e-5)
-
-
-def random_gradient(number: int) -> tuple[MapGradient, Tensor]:
-    """A MapGradient of footprints of many sizes, and its dense gradient [N, C, h, w]."""
-    generator = torch.Generator().manual_seed(2)
-    channels, height, width = 3, 19, 23
-    rows, columns = torch.zeros(number, 4, height), torch.zeros(number, 5, width)
-    for n in range(number):
-        for matrix, size in ((rows, height), (columns, width)):
-            first, last = sorted(torch.randint(0, size + 1, (2,), generator=generator).tolist())
-            part = matrix[n, :, first:last]
-            part.copy_(torch.rand(part.shape, generator=generator))
-    activation = torch.randn(channels, height, width, generator=generator)
-    pooled = torch.einsum("npy,cyx,nqx->ncpq", rows, activation, columns)
-    gradient = torch.randn(number, channels, 4, 5, generator=generator)
-    dense = torch.einsum("npy,ncpq,nqx->ncyx", rows, gradient, columns)
-    return MapGradient(activation, pooled, gradient, rows, columns), dense
-
-
-@pytest.mark.parametrize("budget", [1, 5_000, 10**9])
-def test_equal_to_the_dense_gradient(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers.cam.gradient, "WINDOW_BUDGET", budget)
-    ours, dense = random_gradient(40)
-    activation = ours.activation
-    assert torch.allclose(ours.mean(), dense.mean((2, 3)), atol=1e-5)
-    assert torch.allclose(ours.inner(), (dense * activation).sum((2, 3)), atol=1e-3)
-    sums = ours.channel_sums(lambda a, g: a.relu() * g**3)
-    assert torch.allclose(sums, (activation.relu() * dense**3).sum((2, 3)), rtol=1e-4, atol=1e-3)
-    maps = ours.elementwise(lambda a, g: (a * g.relu()).sum(1))
-    assert torch.allclose(maps, (activation * dense.relu()).sum(1), atol=1e-4)
-
-
-def test_detections_beyond_the_map_have_no_gradient() -> None:
-    gradient = by_hand()
-    nothing = MapGradient(
-        gradient.activation,
-        gradient.pooled,
-        gradient.gradient,
-        gradient.rows,
-        torch.zeros_like(gradient.columns),
-    )
-    assert nothing.elementwise(lambda a, g: (a * g).sum(1)).tolist() == [[[0, 0, 0, 0]]]
-    assert nothing.mean().tolist() == [[0]]
+    for fast, gradient in zip(function(ours), dense, strict=True):
+        slow = FORMULAS[method](ours.activation, gradient)
+        assert torch.allclose(fast, slow, atol=1e-4 * float(slow.abs().max()))

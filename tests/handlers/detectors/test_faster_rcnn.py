@@ -15,7 +15,9 @@ from handlers.schema import ExplainRequest
 from tests.conftest import CATEGORIES, random_picture, scene_picture, small_model
 
 
-@pytest.mark.parametrize("architecture", architectures())
+@pytest.mark.parametrize(
+    "architecture", [name for name in architectures() if name.startswith("fasterrcnn")]
+)
 @pytest.mark.parametrize("size", [(120, 200), (97, 64)])
 def test_select_is_exactly_the_stock_model(architecture: str, size: tuple[int, int]) -> None:
     model = small_model(architecture)
@@ -79,7 +81,7 @@ def test_trained_weights_at_their_own_thresholds(demo: Explainer) -> None:
     for number in range(6):
         picture = scene_picture(number)
         with torch.no_grad():
-            stock = demo.detector.model([picture / 255])[0]  # type: ignore[attr-defined]
+            stock = demo.detector.model([picture / 255])[0]
         ours = demo.detect([picture])[0]
         for name in ("boxes", "labels", "scores"):
             assert torch.equal(getattr(ours, name), stock[name])
@@ -95,7 +97,10 @@ def test_no_proposals_at_all() -> None:
 def test_maps_that_the_pool_names_but_the_backbone_lacks_are_passed_over() -> None:
     model = build_model("fasterrcnn_regnet_small_fpn", 3)
     model.get_submodule("roi_heads.box_roi_pool").featmap_names = ["x", "1", "2"]  # type: ignore
-    assert FasterRCNNDetector(model).level_names() == ["1", "2"]
+    detector = FasterRCNNDetector(model)
+    features = detector.features(detector.prepare(random_picture(64, 64)))
+    levels = detector.propose(features)[0].level
+    assert {detector.level_names()[level] for level in levels.tolist()} <= {"1", "2"}
 
 
 def test_mask_rcnn_has_the_boxes_of_a_faster_rcnn() -> None:

@@ -22,7 +22,27 @@ def test_architectures_are_torchvisions_and_ours() -> None:
         "fasterrcnn_regnet_small_fpn",
         "fasterrcnn_resnet50_fpn",
         "fasterrcnn_resnet50_fpn_v2",
+        "fcos_resnet50_fpn",
+        "keypointrcnn_resnet50_fpn",
+        "maskrcnn_resnet50_fpn",
+        "maskrcnn_resnet50_fpn_v2",
+        "retinanet_resnet50_fpn",
+        "retinanet_resnet50_fpn_v2",
+        "ssd300_vgg16",
+        "ssdlite320_mobilenet_v3_large",
     ]
+
+
+def test_retinanet_loads_its_older_names() -> None:
+    model = build_model("retinanet_resnet50_fpn", 3)
+    older = {name: torch.full_like(each, 2) for name, each in model.state_dict().items()}
+    for head in ("classification", "regression"):
+        for layer in range(4):
+            for kind in ("weight", "bias"):
+                new = f"head.{head}_head.conv.{layer}.0.{kind}"
+                older[f"head.{head}_head.conv.{2 * layer}.{kind}"] = older.pop(new)
+    load_weights(model, older)
+    assert all(bool((each == 2).all()) for each in model.state_dict().values())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,332 @@
+"""From a detector's part, a target and a layer to the gradients that methods turn into maps.
+
+Every detection's scalar is differentiated with respect to what its head saw: pooled features, or a
+window of one feature map. All detections share one backward pass. A layer inside the backbone gets
+those gradients pushed on by batched vector-Jacobian products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from handlers.cam.gradient import WINDOW_BUDGET, DenseGradient, LocalGradient, MapGradient
+from handlers.cam.pooled import PooledGradient
+from handlers.detectors.base import Cells, Detector, Part, RoIs
+from handlers.images import Geometry
+from handlers.schema import RequestError
+from handlers.tap import Layer, Tap, masked
+from handlers.targets.registry import Outputs
+
+Scalars = Callable[[Outputs], Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Detections whose gradients lie on one activation.
+
+    places: int64 [n], which detections. gradients: for each scalar of the target that of all n.
+    geometries: for each detection, where the activation's grid lies on the picture.
+    """
+
+    places: Tensor
+    gradients: list[MapGradient]
+    geometries: list[Geometry]
+
+
+@dataclass(frozen=True)
+class Where:
+    """A layer: its name, its module where it is one, and whether that belongs to the part's head
+    rather than to the backbone."""
+
+    name: str
+    module: Layer | None = None
+    head: bool = False
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One picture as its detector saw it.
+
+    maps: the feature maps, finest first, [1, C, h, w] each. frame: where the padded network input
+    lies on the picture. rerun: computes the maps once more, differentiable.
+    """
+
+    detector: Detector
+    maps: list[Tensor]
+    frame: Geometry
+    rerun: Callable[[], list[Tensor]]
+
+    def grid(self, activation: Tensor) -> Geometry:
+        """The geometry of an activation [..., h, w] of the whole picture."""
+        height, width = activation.shape[-2:]
+        return self.detector.on_grid(self.frame, height, width)
+
+
+def emitting(scene: Scene, part: Part, scalars: Scalars) -> Iterator[Piece]:
+    """On the feature map that emitted each detection."""
+    if isinstance(part, RoIs):
+        yield from _from_pooled(scene, part, scalars)
+        return
+    for level in part.level.unique().tolist():
+        places = torch.where(part.level == level)[0]
+        yield from _from_cells(scene, part, scalars, level, places, None)
+
+
+def _from_pooled(scene: Scene, part: RoIs, scalars: Scalars) -> Iterator[Piece]:
+    gradients = _row_gradients(part.pooled.detach().requires_grad_(), part.head, scalars)
+    for level in part.level.unique().tolist():
+        places = torch.where(part.level == level)[0]
+        rows, columns = part.matrices(places, level)
+        activation = scene.maps[level][0]
+        yield Piece(
+            places,
+            [
+                PooledGradient(activation, part.pooled[places], each[places], rows, columns)
+                for each in gradients
+            ],
+            [scene.grid(activation)] * len(places),
+        )
+
+
+@torch.enable_grad()
+def _row_gradients(
+    leaf: Tensor, head: Callable[[Tensor], Outputs], scalars: Scalars, tap: Tap | None = None
+) -> list[Tensor]:
+    """d scalar_n / d leaf_n for every scalar, where row n of the outputs depends on row n of the
+    leaf alone: the gradient of the sum over rows is all rows' gradients at once."""
+    found = scalars(head(leaf))
+    if tap is not None:
+        leaf = tap.map(found)
+    return [
+        torch.autograd.grad(each.sum(), leaf, retain_graph=number < len(found))[0]
+        if each.requires_grad
+        else torch.zeros_like(leaf)
+        for number, each in enumerate(found, start=1)
+    ]
+
+
+def roi(scene: Scene, part: Part, scalars: Scalars) -> Iterator[Piece]:
+    """On each detection's own pooled features, drawn into the box they were pooled from."""
+    if not isinstance(part, RoIs):
+        raise RequestError("layer", "roi", "emitting, pyramid or a module: nothing is pooled here")
+    gradients = _row_gradients(part.pooled.detach().requires_grad_(), part.head, scalars)
+    yield from _into_boxes(scene, part, part.pooled, gradients)
+
+
+def _into_boxes(
+    scene: Scene, part: RoIs, activation: Tensor, gradients: list[Tensor]
+) -> Iterator[Piece]:
+    for place, (frame, level) in enumerate(
+        zip(part.frames.tolist(), part.level.tolist(), strict=True)
+    ):
+        yield Piece(
+            torch.tensor([place], device=activation.device),
+            [DenseGradient(activation[place], each[place : place + 1]) for each in gradients],
+            [scene.frame.crop(frame, least=part.least(level))],
+        )
+
+
+def head_layer(scene: Scene, part: Part, scalars: Scalars, layer: Layer) -> Iterator[Piece]:
+    """On the output of a module of the part's head."""
+    if isinstance(part, RoIs):
+        with Tap(layer) as tap:
+            gradients = _row_gradients(part.pooled, part.head, scalars, tap)
+        yield from _into_boxes(scene, part, tap.map().detach(), gradients)
+        return
+    activations: dict[int, Tensor] = {}
+    with torch.no_grad(), Tap(layer) as tap:
+        for level, maps in enumerate(scene.maps):
+            part.convolve(maps, level)
+            if tap.caught:
+                activations[level] = tap.map()[0]
+                tap.caught.clear()
+    if not activations:
+        raise tap.error("does not run for this target")
+    for level in part.level.unique().tolist():
+        places = torch.where(part.level == level)[0]
+        if level in activations:
+            yield from _from_cells(scene, part, scalars, level, places, layer)
+            continue
+        # SSD has a head for each map: this module has no part in the scores of other maps.
+        activation = next(iter(activations.values()))
+        nothing = activation.new_zeros(len(places), *activation.shape)
+        number = len(scalars(part.outputs(scene.maps)))
+        yield Piece(
+            places,
+            [DenseGradient(activation, nothing)] * number,
+            [scene.grid(activation)] * len(places),
+        )
+
+
+def _from_cells(
+    scene: Scene,
+    part: Cells,
+    scalars: Scalars,
+    level: int,
+    places: Tensor,
+    layer: Layer | None,
+) -> Iterator[Piece]:
+    """On one feature map, or on what `layer` makes of it in the head."""
+    maps = scene.maps[level]
+    reach = part.reach(level)
+    if reach is not None and (2 * reach + 1) ** 2 < maps.shape[-2] * maps.shape[-1]:
+        yield from _from_windows(scene, part, scalars, level, places, layer, reach)
+        return
+    with torch.enable_grad():
+        leaf = maps.detach().requires_grad_(layer is None)
+        if layer is None:
+            found = scalars(part.outputs_at(leaf, level, places))
+        else:
+            with Tap(layer) as tap:
+                found = scalars(part.outputs_at(leaf, level, places))
+            leaf = tap.map(found)
+    geometry = scene.grid(leaf)
+    for own in _chunks(len(places), leaf.numel() * len(found)):
+        gradients = [_jacobian(each[own], leaf)[:, 0] for each in found]
+        yield Piece(
+            places[own],
+            [DenseGradient(leaf.detach()[0], each) for each in gradients],
+            [geometry] * len(own),
+        )
+
+
+def _from_windows(
+    scene: Scene,
+    part: Cells,
+    scalars: Scalars,
+    level: int,
+    places: Tensor,
+    layer: Layer | None,
+    reach: int,
+) -> Iterator[Piece]:
+    """The same from the windows that the head sees of the map: as a batch, once forward and back.
+
+    Zero padding is part of what the head sees at the map's edge, so cells off the map are zeroed
+    again before every convolution.
+    """
+    maps = scene.maps[level]
+    activation = maps[0]
+    if layer is not None:
+        with torch.no_grad(), Tap(layer) as tap:
+            part.convolve(maps, level)
+        activation = tap.map()[0]
+    height, width = maps.shape[-2:]
+    side = 2 * reach + 1
+    padded = F.pad(maps[0], (reach, reach, reach, reach))
+    inside = F.pad(maps.new_ones(1, height, width), (reach, reach, reach, reach))
+    offset = torch.arange(side, device=maps.device)
+    for own in _chunks(len(places), len(maps[0]) * side * side * 4):
+        row, column = part.row[places[own]], part.column[places[own]]
+        y = (row[:, None] + offset)[:, :, None].expand(-1, -1, side)
+        x = (column[:, None] + offset)[:, None, :].expand(-1, side, -1)
+        windows = padded[:, y, x].transpose(0, 1).contiguous()
+        mask = inside[:, y, x].transpose(0, 1)
+        centre = torch.full_like(row, reach)
+        where = (torch.arange(len(own), device=maps.device), centre, centre)
+
+        def head(windows: Tensor, places: Tensor = places[own], where: object = where) -> Outputs:
+            return part.read(part.convolve(windows, level), places, where)  # type: ignore[arg-type]
+
+        with masked(part.convolutions(level), mask):
+            if layer is None:
+                gradients = _row_gradients(windows.requires_grad_(), head, scalars)
+            else:
+                with Tap(layer) as tap:
+                    gradients = _row_gradients(windows, head, scalars, tap)
+        yield Piece(
+            places[own],
+            [
+                LocalGradient(activation, each * mask, row - reach, column - reach)
+                for each in gradients
+            ],
+            [scene.grid(activation)] * len(own),
+        )
+
+
+def backbone_layer(scene: Scene, part: Part, scalars: Scalars, layer: Layer) -> Iterator[Piece]:
+    """On the output of a module of the backbone."""
+    with torch.enable_grad(), Tap(layer) as tap:
+        maps = scene.rerun()
+    leaf = tap.map(maps)
+    largest = max(leaf.numel(), *(each.numel() for each in maps))
+    geometry = scene.grid(leaf)
+    for piece in emitting(scene, part, scalars):
+        level = int(part.level[piece.places[0]])
+        for own in _chunks(len(piece.places), 4 * largest):
+            pushed = [_push(maps[level], leaf, gradient.dense(own)) for gradient in piece.gradients]
+            yield Piece(
+                piece.places[own],
+                [DenseGradient(leaf.detach()[0].float(), each) for each in pushed],
+                [geometry] * len(own),
+            )
+
+
+def _push(output: Tensor, leaf: Tensor, gradients: Tensor) -> Tensor:
+    """From d score_n / d output [n, C, h, w] to d score_n / d leaf [n, C', h', w']."""
+    if not output.requires_grad:  # this map does not depend on the leaf
+        return leaf.new_zeros(len(gradients), *leaf.shape[1:])
+    (found,) = torch.autograd.grad(
+        output,
+        leaf,
+        gradients[:, None].to(output.dtype),
+        is_grads_batched=True,
+        retain_graph=True,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    return found[:, 0].float()  # at precision bf16 the backbone's layers are bfloat16
+
+
+def pyramid(scene: Scene, part: Part, scalars: Scalars) -> Iterator[Piece]:
+    """On all feature maps together: absolute values, resized to the coarsest, side by side as
+    channels, as pytorch-grad-cam's tutorial on Faster R-CNN takes them.
+
+    The gradient with respect to |A| is g sign(A), and it is resized like |A|.
+    """
+    activation = torch.cat([coarsest(each.abs(), scene.maps) for each in scene.maps], 1)[0]
+    channels = [each.shape[1] for each in scene.maps]
+    for piece in emitting(scene, part, scalars):
+        level = int(part.level[piece.places[0]])
+        sign = scene.maps[level].sign()
+        for own in _chunks(len(piece.places), 2 * scene.maps[level].numel() + activation.numel()):
+            gradients: list[MapGradient] = []
+            for each in piece.gradients:
+                gradient = activation.new_zeros(len(own), *activation.shape)
+                first = sum(channels[:level])
+                gradient[:, first : first + channels[level]] = coarsest(
+                    each.dense(own) * sign, scene.maps
+                )
+                gradients.append(DenseGradient(activation, gradient))
+            yield Piece(piece.places[own], gradients, [scene.frame] * len(own))
+
+
+def coarsest(maps: Tensor, levels: Sequence[Tensor]) -> Tensor:
+    """Maps [B, C, h, w] resized to the size of the last of `levels`, bilinear."""
+    return F.interpolate(maps, levels[-1].shape[-2:], mode="bilinear", align_corners=False)
+
+
+def _jacobian(scalars: Tensor, leaf: Tensor) -> Tensor:
+    """d scalars_n / d leaf: [n, *leaf.shape], in one batched vector-Jacobian product."""
+    if not scalars.requires_grad:
+        return leaf.new_zeros(len(scalars), *leaf.shape)
+    eye = torch.eye(len(scalars), device=scalars.device, dtype=scalars.dtype)
+    (found,) = torch.autograd.grad(
+        scalars,
+        leaf,
+        eye,
+        is_grads_batched=True,
+        retain_graph=True,
+        allow_unused=True,
+        materialize_grads=True,
+    )
+    return found
+
+
+def _chunks(number: int, floats: int) -> list[Tensor]:
+    """0 ... number - 1 in runs that hold at most WINDOW_BUDGET floats, of `floats` each."""
+    return list(torch.arange(number).split(max(1, WINDOW_BUDGET // floats)))

@@ -1,0 +1,184 @@
+"""The layers of a detector by name: which there are, and which can be explained."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from handlers.detectors.base import Candidates, Detector, Entries, Features, Raw, RoIs
+from handlers.schema import EMITTING, RequestError
+from handlers.tap import Layer, undisturbed
+from handlers.targets.registry import TARGETS, targets_for
+
+ROI = "roi"
+PYRAMID = "pyramid"
+BACKBONE = "backbone"
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One module of a detector.
+
+    name: as in `named_modules()`. kind: its class. shape: what it gave last, None if that is no
+    tensor or it did not run. part: "backbone", or the part of the detector that it runs in, None
+    for neither. targets: those that depend on it; of the backbone's modules all.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...] | None
+    part: str | None
+    targets: frozenset[str] = frozenset()
+
+    @property
+    def explained(self) -> bool:
+        """It can be the layer of a request for some target."""
+        return len(self.shape or ()) == 4 and bool(self.targets)
+
+    def explains(self, target: str) -> bool:
+        """It can be the layer of a request for `target`: it gives a map [B, C, h, w] on the way."""
+        return self.explained and target.partition(":")[0] in self.targets
+
+
+@dataclass
+class _Watch:
+    """Hooks that note what every module gives."""
+
+    gave: dict[str, Tensor | None]
+
+    def on(self, model: nn.Module, stack: ExitStack) -> None:
+        for name, module in model.named_modules():
+            handle = module.register_forward_hook(self._hook(name))
+            stack.callback(handle.remove)
+
+    def _hook(self, name: str) -> Callable[[nn.Module, object, object], None]:
+        def hook(module: nn.Module, arguments: object, output: object) -> None:
+            self.gave[name] = output if isinstance(output, Tensor) else None
+
+        return hook
+
+    def take(self) -> dict[str, Tensor | None]:
+        """What was given since the last time."""
+        taken, self.gave = self.gave, {}
+        return taken
+
+
+def survey(detector: Detector, picture: Tensor) -> list[LayerInfo]:
+    """All modules in their order, after running the detector on one picture (uint8 [3, H, W])."""
+    every = {name for kind in detector.parts().values() for name in targets_for(kind.outputs)}
+    watch = _Watch({})
+    found: dict[str, tuple[tuple[int, ...] | None, str | None, set[str]]] = {}
+    with undisturbed(detector.model), ExitStack() as stack:
+        watch.on(detector.model, stack)
+        with torch.no_grad():
+            features = detector.features(detector.prepare(picture))
+            for name, gave in watch.take().items():
+                found[name] = (_shape(gave), BACKBONE, every)
+            candidates = detector.propose(features)
+            raw = detector.score(features, candidates)
+            for name, gave in watch.take().items():
+                found.setdefault(name, (_shape(gave), None, set()))
+        for part, kind in detector.parts().items():
+            names = targets_for(kind.outputs)
+            with torch.enable_grad():
+                scalars = _scalars(detector, features, candidates[0], raw[0], part, names)
+            gave_by = {name: gave for name, gave in watch.take().items() if gave is not None}
+            for name, gave in gave_by.items():
+                found[name] = (_shape(gave), part, set())
+            for target, scalar in scalars.items():
+                for name in _depends(scalar, gave_by):
+                    found[name][2].add(target)
+    return [
+        LayerInfo(name, type(module).__name__, shape, part, frozenset(targets))
+        for name, module in detector.model.named_modules()
+        if name
+        for shape, part, targets in [found.get(name, (None, None, set()))]
+    ]
+
+
+def _shape(gave: Tensor | None) -> tuple[int, ...] | None:
+    return None if gave is None else tuple(gave.shape)
+
+
+def _scalars(
+    detector: Detector,
+    features: Features,
+    candidates: Candidates,
+    raw: Raw,
+    part: str,
+    targets: Sequence[str],
+) -> dict[str, Tensor]:
+    """The sum of each target's scalars for one candidate of every feature map."""
+    chosen = [torch.where(candidates.level == level)[0][:1] for level in range(len(features.maps))]
+    candidate = torch.cat(chosen)
+    label = torch.ones_like(candidate)
+    scores, boxes = raw.scores[candidate, label], raw.boxes_of(candidate, label)
+    entries = Entries(boxes, label, scores, candidate)
+    own = detector.part(part, features, 0, entries, candidates, raw)
+    leaves = [each.detach().requires_grad_() for each in features.maps.values()]
+    if isinstance(own, RoIs):
+        outputs = own.head(own.pooled.detach().requires_grad_())
+    else:
+        outputs = own.outputs(leaves)
+    outputs = outputs.with_(chosen=torch.arange(len(candidate)))
+    sums = {}
+    for name in targets:
+        target = TARGETS.get(name)
+        assert target is not None  # the names come from the registry
+        sums[name] = torch.stack([each.sum() for each in target.scalars(outputs, "")]).sum()
+    return sums
+
+
+def _depends(scalar: Tensor, gave: Mapping[str, Tensor]) -> list[str]:
+    """Names of what `scalar` depends on."""
+    inner = {name: each for name, each in gave.items() if each.requires_grad}
+    if not scalar.requires_grad or not inner:
+        return []
+    gradients = torch.autograd.grad(scalar, [*inner.values()], retain_graph=True, allow_unused=True)
+    return [name for name, each in zip(inner, gradients, strict=True) if each is not None]
+
+
+def find_layer(
+    detector: Detector, layers: Sequence[LayerInfo], name: str, target: str
+) -> LayerInfo:
+    """The module of that name; raises RequestError, with near names, unless it can be explained
+    for `target`."""
+    usable = {each.name: each for each in layers if each.explains(target)}
+    if name in usable:
+        return usable[name]
+    known = next((each for each in layers if each.name == name), None)
+    why = name
+    if known is not None and len(known.shape or ()) == 4:
+        why = f"{name}, which has no part in the target {target}"
+    elif known is not None:
+        why = f"{name}, which gives {list(known.shape) if known.shape else 'no single map'}"
+    children = [each for each in usable if each.startswith(name + ".")][:4]
+    near = children or difflib.get_close_matches(name, usable, n=4, cutoff=0.4)
+    raise RequestError("layer", why, ", ".join([*layer_names(detector), *near, "..."]))
+
+
+def layer_names(detector: Detector) -> list[str]:
+    """The layers that are no modules."""
+    pooled = any(kind.pooled for kind in detector.parts().values())
+    return [EMITTING, *([ROI] if pooled else []), PYRAMID]
+
+
+def module_of(detector: Detector, name: str) -> Layer:
+    """The module of that name."""
+    return Layer(name, detector.model.get_submodule(name))
+
+
+def preview(layers: Sequence[LayerInfo], target: str) -> str:
+    """The module tree as text: name, class, output shape; a star marks what can be explained."""
+    lines = []
+    for each in layers:
+        star = "*" if each.explains(target) else " "
+        name = "  " * each.name.count(".") + each.name.rpartition(".")[2]
+        shape = " x ".join(map(str, each.shape)) if each.shape else ""
+        lines.append(f"{star} {name:<38} {each.kind:<28} {shape}".rstrip())
+    return "\n".join(lines)

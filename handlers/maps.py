@@ -1,0 +1,117 @@
+"""Heatmaps of the chosen boxes of one picture, for one method, one target and one layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from handlers import gradients, joint
+from handlers.cam.registry import Method
+from handlers.detectors.base import AllParts, Part
+from handlers.gradients import Piece, Scalars, Scene, Where
+from handlers.images import Geometry
+from handlers.layers import PYRAMID, ROI
+from handlers.schema import EMITTING
+
+
+@dataclass(frozen=True)
+class Heat:
+    """One explanation's map.
+
+    place: which of the chosen boxes. heatmap: float32 [h, w], non-negative. activation, gradient:
+    [C, h, w] if they were to be kept.
+    """
+
+    place: int
+    heatmap: Tensor
+    geometry: Geometry
+    activation: Tensor | None = None
+    gradient: Tensor | None = None
+
+
+def heatmaps(
+    scene: Scene, part: Part, scalars: Scalars, where: Where, method: Method, keep: bool
+) -> list[Heat]:
+    """A map for each box, in their order; of several scalars the elementwise maximum."""
+    found: dict[int, Heat] = {}
+    for piece in _pieces(scene, part, scalars, where):
+        with torch.no_grad():
+            maps = torch.stack([method(each) for each in piece.gradients]).amax(0)
+        for row, place in enumerate(piece.places.tolist()):
+            raw: tuple[Tensor | None, Tensor | None] = (None, None)
+            if keep:
+                here = torch.tensor([row], device=maps.device)
+                gradient = piece.gradients[0]
+                raw = (gradient.activation.cpu(), gradient.dense(here)[0].cpu())
+            heat = maps[row].clamp(min=0).cpu()
+            found[place] = Heat(place, heat, piece.geometries[row], *raw)
+    return [found[place] for place in sorted(found)]
+
+
+def _pieces(scene: Scene, part: Part, scalars: Scalars, where: Where) -> Iterator[Piece]:
+    if where.module is not None:
+        on_layer = gradients.head_layer if where.head else gradients.backbone_layer
+        return on_layer(scene, part, scalars, where.module)
+    on: dict[str, Callable[[Scene, Part, Scalars], Iterator[Piece]]] = {
+        EMITTING: gradients.emitting,
+        ROI: gradients.roi,
+        PYRAMID: gradients.pyramid,
+    }
+    return on[where.name](scene, part, scalars)
+
+
+def joint_heatmaps(
+    scene: Scene,
+    part: Part | AllParts,
+    scalars: joint.JointScalars,
+    where: Where,
+    method: Method,
+    keep: bool,
+) -> list[Heat]:
+    """A map for each explanation that `scalars` gives. What reaches several feature maps is added
+    up on the finest of them."""
+    results = joint.joint(scene, part, scalars, where)
+    heats = []
+    for place, explanation in enumerate(results):
+        every = [each for scalar in explanation for each in scalar]
+        finest = max(every, key=lambda each: each.gradient.activation[0].numel())
+        size = finest.gradient.activation.shape[-2:]
+        with torch.no_grad():
+            maps = [
+                _added([(method(each.gradient)[0], each.geometry) for each in scalar], finest, size)
+                for scalar in explanation
+            ]
+        raw: tuple[Tensor | None, Tensor | None] = (None, None)
+        if keep:
+            gradient = finest.gradient
+            raw = (gradient.activation.cpu(), gradient.gradient[0].cpu())
+        heat = torch.stack(maps).amax(0).clamp(min=0)
+        heats.append(Heat(place, heat, finest.geometry, *raw))
+    return heats
+
+
+def _added(
+    maps: Sequence[tuple[Tensor, Geometry]], finest: joint.OnMap, size: Sequence[int]
+) -> Tensor:
+    total = torch.zeros(*size)
+    for heatmap, geometry in maps:
+        same = geometry == finest.geometry and heatmap.shape == total.shape
+        heatmap = heatmap.cpu()
+        total += heatmap if same else geometry.onto(heatmap, finest.geometry, size[0], size[1])
+    return total
+
+
+def fused(heats: Sequence[Heat]) -> Heat:
+    """One box's maps on several layers as one: the mean of the maps, each divided by its maximum,
+    on the finest of their grids."""
+    finest = max(heats, key=lambda each: each.heatmap.numel())
+    height, width = finest.heatmap.shape
+    total = torch.zeros(height, width)
+    for each in heats:
+        largest = each.heatmap.max()
+        if largest > 0:
+            total += each.geometry.onto(each.heatmap / largest, finest.geometry, height, width)
+    return Heat(finest.place, total / len(heats), finest.geometry)

@@ -1,0 +1,150 @@
+"""Which boxes a request is about, and what became of each: reported, or why not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchvision.models.detection.transform import resize_boxes
+from torchvision.ops import box_iou
+
+from handlers.detectors.base import Entries, Inputs, Kept, Limits, Raw
+
+REPORTED = "reported"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """text: "reported", or why a candidate was not. reported_as, suppressed_by: places among the
+    picture's detections, None where there is none."""
+
+    text: str = REPORTED
+    reported_as: int | None = None
+    suppressed_by: int | None = None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What of one picture is explained.
+
+    entries: candidates and labels, boxes in pixels of the network input. boxes: [N, 4] in picture
+    pixels. index: each one's place, as an Explanation gives it.
+    """
+
+    entries: Entries
+    boxes: Tensor
+    index: list[int]
+    outcomes: list[Outcome]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+@dataclass(frozen=True)
+class Verdicts:
+    """One picture's results, to ask what became of a candidate."""
+
+    raw: Raw
+    kept: Kept
+    limits: Limits
+    categories: Sequence[str]
+    inputs: Inputs
+    picture: int
+
+    def reported(self, places: Tensor) -> Chosen:
+        """The detections at int64 `places`."""
+        index = places.tolist()
+        return Chosen(
+            self.kept.entries[places],
+            self.kept.boxes[places],
+            index,
+            [Outcome(reported_as=place) for place in index],
+        )
+
+    def strongest(self, number: int, labels: Sequence[int]) -> Chosen:
+        """The best-scoring candidates for `labels`, before suppression, best first."""
+        best = self.top(number, labels)
+        return self._candidates(best.candidate, best.labels)
+
+    def top(self, number: int, labels: Sequence[int]) -> Entries:
+        """The same as entries."""
+        which = torch.tensor(list(labels), device=self.raw.scores.device)
+        values = self.raw.scores[:, which].flatten()
+        _, order = values.topk(min(number, len(values)))
+        return self._entries(order // len(which), which[order % len(which)])
+
+    def nearest(self, box: Sequence[float], labels: Sequence[int]) -> Chosen:
+        """The candidate for one of `labels` whose box has the highest IoU with `box` (picture
+        pixels), the better score among equals; where none overlaps the one whose middle is nearest.
+        No candidates give an empty Chosen.
+        """
+        number = len(self.raw.scores)
+        if not number:
+            nothing = torch.zeros(0, dtype=torch.int64, device=self.raw.scores.device)
+            return self._candidates(nothing, nothing)
+        geometry = self.inputs.geometries[self.picture]
+        scale = torch.tensor([geometry.scale_x, geometry.scale_y] * 2)
+        given = (torch.tensor(box) * scale).to(self.raw.boxes)[None]
+        which = torch.tensor(list(labels), device=given.device).repeat(number)
+        candidate = torch.arange(number, device=given.device).repeat_interleave(len(labels))
+        boxes = self.raw.boxes_of(candidate, which)
+        overlap = box_iou(given, boxes)[0]
+        if not bool((overlap > 0).any()):
+            middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+            overlap = -((given[:, :2] + given[:, 2:]) / 2 - middles).norm(dim=1)
+        scores = self.raw.scores[candidate, which]
+        best = torch.where(overlap == overlap.max())[0]
+        place = best[scores[best].argmax()][None]
+        return self._candidates(candidate[place], which[place])
+
+    def _entries(self, candidate: Tensor, label: Tensor) -> Entries:
+        boxes = self.raw.boxes_of(candidate, label)
+        return Entries(boxes, label, self.raw.scores[candidate, label], candidate)
+
+    def _candidates(self, candidate: Tensor, label: Tensor) -> Chosen:
+        entries = self._entries(candidate, label)
+        geometry = self.inputs.geometries[self.picture]
+        boxes = resize_boxes(
+            entries.boxes,
+            list(self.inputs.sizes[self.picture]),
+            [geometry.picture_height, geometry.picture_width],
+        )
+        outcomes = [self._outcome(entries, place) for place in range(len(entries))]
+        return Chosen(entries, boxes, list(range(len(entries))), outcomes)
+
+    def _outcome(self, entries: Entries, place: int) -> Outcome:
+        candidate, label = entries.candidate[place], entries.labels[place]
+        before, survivors, limits = self.kept.before, self.kept.survivors, self.limits
+        found = torch.where((before.candidate == candidate) & (before.labels == label))[0]
+        if not len(found):
+            return Outcome(self._never_entered(entries, place))
+        rank = torch.where(survivors == found[0])[0]
+        if len(rank):
+            if int(rank[0]) < limits.detections:
+                return Outcome(f"reported as box {int(rank[0])}", reported_as=int(rank[0]))
+            return Outcome(f"beyond the limit of {limits.detections} boxes")
+        same = torch.where(before.labels[survivors] == label)[0]
+        overlap = box_iou(before.boxes[found], before.boxes[survivors[same]])[0]
+        over = torch.where(overlap > limits.iou)[0]
+        # Suppression may round an IoU at the threshold differently.
+        which = over[0] if len(over) else overlap.argmax()
+        return self._suppressed(int(same[which]), float(overlap[which]))
+
+    def _suppressed(self, rank: int, overlap: float) -> Outcome:
+        by = self.kept.before[self.kept.survivors[rank : rank + 1]]
+        name = f"{self.categories[int(by.labels[0])]} {float(by.scores[0]):.2f}"
+        why = f"IoU {overlap:.2f}, above {self.limits.iou:g}"
+        if rank < self.limits.detections:
+            return Outcome(f"suppressed by box {rank} ({name}; {why})", suppressed_by=rank)
+        return Outcome(f"suppressed by {name}, itself beyond the limit ({why})")
+
+    def _never_entered(self, entries: Entries, place: int) -> str:
+        score, limits = float(entries.scores[place]), self.limits
+        if score <= limits.score:
+            return f"below the score threshold of {limits.score:g}"
+        x1, y1, x2, y2 = entries.boxes[place].tolist()
+        if limits.strongest is None or min(x2 - x1, y2 - y1) <= 0:
+            return f"no box: {x2 - x1:.3f} x {y2 - y1:.3f} pixels of the network input"
+        return f"beyond the {limits.strongest} strongest of its {limits.strongest_of}"

@@ -1,0 +1,146 @@
+"""One picture's explanations: from what its detector found to heatmaps with their boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+from torchvision.models.detection.transform import resize_boxes
+
+from handlers.cam.registry import METHODS
+from handlers.detectors.base import AllParts, Part
+from handlers.gradients import Scene, Where
+from handlers.maps import Heat, fused, heatmaps, joint_heatmaps
+from handlers.outcome import Chosen
+from handlers.schema import ExplainRequest, Explanation, RequestError
+from handlers.targets.registry import Outputs, find_target
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What of a picture is explained.
+
+    chosen: the boxes of the request. part: the detector's outputs for `rows`, which hold all chosen
+    boxes and, for targets that read the whole picture's outputs, all that was reported; places:
+    int64, those of the chosen among them. size: (height, width) of the network input.
+    """
+
+    chosen: Chosen
+    part: Part | AllParts
+    places: Tensor
+    size: tuple[int, int]
+
+
+def reads_whole_picture(request: ExplainRequest) -> bool:
+    """The target is a function of all outputs of the picture."""
+    if not isinstance(request.target, str):
+        return True
+    found = find_target(request.target)
+    return found is not None and found[0].joint
+
+
+def explain_picture(
+    scene: Scene,
+    subject: Subject,
+    request: ExplainRequest,
+    layers: Sequence[Where],
+    categories: Sequence[str],
+) -> list[Explanation]:
+    """The explanations that a request asks for: box by box, and of each box layer by layer."""
+    several = [_heats(scene, subject, request, where) for where in layers]
+    names = [where.name for where in layers]
+    rows = list(zip(*several, strict=True))
+    if request.fuse and len(layers) > 1:
+        rows, names = [(fused(row),) for row in rows], ["+".join(names)]
+    together = len(rows) < len(subject.chosen) or request.sum_boxes
+    return [
+        _explanation(scene, subject, request, (name, heat), categories, together)
+        for row in rows
+        for name, heat in zip(names, row, strict=True)
+    ]
+
+
+def _heats(scene: Scene, subject: Subject, request: ExplainRequest, where: Where) -> list[Heat]:
+    method = METHODS.get(request.method)
+    assert method is not None  # Explainer.check has seen it
+    found = find_target(request.target) if isinstance(request.target, str) else None
+    if found is not None and not found[0].joint and not request.sum_boxes:
+        target, argument = found
+
+        def scalars(outputs: Outputs) -> list[Tensor]:
+            return target.scalars(outputs, argument)
+
+        assert not isinstance(subject.part, AllParts)  # those are for callables
+        return heatmaps(scene, subject.part, scalars, where, method, request.save_raw)
+
+    def joint_scalars(outputs: Outputs) -> list[list[Tensor]]:
+        return _joint_scalars(outputs, scene, subject, request)
+
+    return joint_heatmaps(scene, subject.part, joint_scalars, where, method, request.save_raw)
+
+
+def _joint_scalars(
+    outputs: Outputs, scene: Scene, subject: Subject, request: ExplainRequest
+) -> list[list[Tensor]]:
+    if isinstance(request.target, str):
+        found = find_target(request.target)
+        assert found is not None  # Explainer.check has seen it
+        target, argument = found
+        if not target.joint:
+            return [[each.sum() for each in target.scalars(outputs, argument)]]
+        outputs = _in_picture(outputs, scene, subject)
+        return [target.scalars(outputs, argument)]
+    value = request.target(_in_picture(outputs, scene, subject))
+    number = len(outputs["labels"])
+    if not isinstance(value, Tensor) or value.shape not in ((), (1,), (number,)):
+        got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise RequestError(
+            "target", f"{request.target_name}, which gave {got}", f"a tensor of [], [1], [{number}]"
+        )
+    if value.shape != (number,) or (number == 1 and request.sum_boxes):
+        return [[value.reshape(())]]
+    own = value[subject.places]
+    return [[own.sum()]] if request.sum_boxes else [[each] for each in own]
+
+
+def _in_picture(outputs: Outputs, scene: Scene, subject: Subject) -> Outputs:
+    """With boxes in picture pixels, as the detector reports them."""
+    size = [scene.frame.picture_height, scene.frame.picture_width]
+    boxes = resize_boxes(outputs["boxes"], list(subject.size), size)
+    return outputs.with_(boxes=boxes, chosen=subject.places)
+
+
+def _explanation(
+    scene: Scene,
+    subject: Subject,
+    request: ExplainRequest,
+    named: tuple[str, Heat],
+    categories: Sequence[str],
+    together: bool,
+) -> Explanation:
+    layer, heat = named
+    chosen, place = subject.chosen, 0 if together else heat.place
+    outcome, label = chosen.outcomes[place], int(chosen.entries.labels[place])
+    corners = chosen.boxes if together else chosen.boxes[place : place + 1]
+    x1, y1 = corners[:, :2].amin(0).tolist()
+    x2, y2 = corners[:, 2:].amax(0).tolist()
+    level = int(subject.part.level[subject.places[place]])
+    return Explanation(
+        index=chosen.index[place],
+        box=(x1, y1, x2, y2),
+        label=label,
+        category=categories[label],
+        score=float(chosen.entries.scores[place]),
+        method=request.method,
+        target=request.target_name,
+        layer=layer,
+        level=scene.detector.level_names()[level],
+        heatmap=heat.heatmap,
+        geometry=heat.geometry,
+        outcome=outcome.text,
+        suppressed_by=outcome.suppressed_by,
+        together=tuple(chosen.index) if together and len(chosen) > 1 else (),
+        activation=heat.activation,
+        gradient=heat.gradient,
+    )

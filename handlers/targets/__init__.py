@@ -1,0 +1,1 @@
+"""Targets: which scalar of the detector's outputs is explained. Nothing here knows a detector."""

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from handlers.explainer import Explainer
+from handlers.schema import ExplainRequest, RequestError
+from tests.conftest import random_picture
+
+PICTURE = random_picture(120, 160)
+CONV = "backbone.body.block2.block2-0.proj.0"
+
+
+def test_survey_names_parts_shapes_and_targets(explainer: Explainer) -> None:
+    layers = {each.name: each for each in explainer.survey(PICTURE)}
+    assert list(layers) == [name for name, _ in explainer.detector.model.named_modules() if name]
+    # 192 x 256 pixels at stride 8.
+    assert (layers[CONV].kind, layers[CONV].shape) == ("Conv2d", (1, 64, 24, 32))
+    assert layers[CONV].part == "backbone"
+    assert layers[CONV].explains("class")
+    assert layers[CONV].explains("objectness")
+    assert layers["rpn.head.conv"].targets == {"objectness"}
+    assert layers["roi_heads.box_head.fc6"].targets >= {"class", "x1", "combined"}
+    assert not layers["roi_heads.box_head.fc6"].explained  # [N, 256] is no map
+    assert layers["roi_heads.box_predictor.bbox_pred"].targets.isdisjoint({"class", "probability"})
+    assert layers["backbone"].shape is None  # a dictionary of maps
+    assert not any(module._forward_hooks for module in explainer.detector.model.modules())
+
+
+@pytest.mark.parametrize(
+    ("layer", "target", "message"),
+    [
+        ("backbone.bdy.stem", "class", "got 'backbone.bdy.stem'; .* backbone.body.stem"),
+        ("backbone.body", "class", "no single map'; .* backbone.body.stem"),
+        ("roi_heads.box_head.fc6", "class", r"fc6, which gives \[\d+, 256\]"),
+        ("rpn.head.conv", "class", "rpn.head.conv, which has no part in the target class"),
+        ("roi", "objectness", "allowed: emitting, pyramid, or a module's name"),
+        ("emitting,roj", "class", "got 'roj'; allowed: emitting, roi, pyramid"),
+        ("", "class", "got ''"),
+    ],
+)
+def test_refused_layers_name_near_ones(
+    explainer: Explainer, layer: str, target: str, message: str
+) -> None:
+    with pytest.raises(RequestError, match=message):
+        explainer.check(ExplainRequest(layer=layer or " ", target=target))
+
+
+def test_preview_marks_what_can_be_explained(explainer: Explainer) -> None:
+    lines = explainer.preview("objectness", PICTURE).splitlines()
+    marked = [line.split()[1] for line in lines if line.startswith("*")]
+    assert {"conv", "cls_logits"} <= set(marked)
+    assert "fc6" not in marked
+    (stem,) = (line for line in lines if "SimpleStemIN" in line)
+    assert stem.startswith("*")
+    assert stem.endswith("1 x 32 x 96 x 128")
+
+
+def test_several_layers_and_their_fusion(explainer: Explainer) -> None:
+    layers = f"{CONV},emitting,roi"
+    request = ExplainRequest(layer=layers, score_threshold=0, max_detections=2)
+    found = explainer.explain([PICTURE], request)[0]
+    assert [(each.index, each.layer) for each in found] == [
+        (index, layer) for index in (0, 1) for layer in layers.split(",")
+    ]
+    alone = ExplainRequest(layer=CONV, score_threshold=0, max_detections=2)
+    for one, other in zip(found[::3], explainer.explain([PICTURE], alone)[0], strict=True):
+        assert torch.equal(one.heatmap, other.heatmap)
+    fused = ExplainRequest(layer=f"{CONV},{CONV}", fuse=True, score_threshold=0, max_detections=1)
+    both = explainer.explain([PICTURE], fused)[0][0]
+    assert both.layer == f"{CONV}+{CONV}"
+    assert torch.allclose(both.heatmap, found[0].heatmap / found[0].heatmap.max(), atol=1e-6)
+
+
+def test_fusion_lies_where_its_parts_lie(explainer: Explainer) -> None:
+    request = ExplainRequest(layer="emitting,roi", score_threshold=0, max_detections=1)
+    parts = explainer.explain([PICTURE], request)[0]
+    fused = explainer.explain([PICTURE], ExplainRequest(**{**vars(request), "fuse": True}))[0][0]
+    mean = sum(part.normalised() for part in parts) / 2
+    assert fused.geometry == parts[0].geometry
+    assert float((fused.on_picture() - mean).abs().mean()) < 0.02
+
+
+def test_raw_activation_and_gradient_make_the_map(explainer: Explainer) -> None:
+    for layer in ("emitting", "roi", CONV):
+        request = ExplainRequest(layer=layer, score_threshold=0, max_detections=3, save_raw=True)
+        for each in explainer.explain([PICTURE], request)[0]:
+            assert each.activation is not None
+            assert each.gradient is not None
+            product = (each.activation * each.gradient).sum(0).clamp(min=0)
+            assert torch.allclose(product, each.heatmap, atol=1e-4 * float(each.heatmap.max()))
