@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,11 +19,10 @@ from handlers.archive import read_archive
 from handlers.cam.registry import METHODS
 from handlers.detectors.base import (
     AllParts,
-    Candidates,
     Detector,
     Features,
+    Found,
     Inputs,
-    Kept,
     Raw,
     to_detections,
 )
@@ -51,16 +50,6 @@ from handlers.targets.registry import CallableTarget, find_target, targets_for
 __all__ = ["ExplainRequest", "Explainer", "Explanation"]
 
 PRECISIONS = ("fp32", "bf16")
-
-
-@dataclass(frozen=True)
-class _Scored:
-    """Pictures of one padded size, detected: the four verbs' results side by side."""
-
-    features: Features
-    candidates: list[Candidates]
-    raw: list[Raw]
-    kept: list[Kept]
 
 
 class Explainer:
@@ -212,9 +201,8 @@ class Explainer:
         found: list[Detections | None] = [None] * len(pictures)
         names = self.detector.level_names()
         with undisturbed(self.detector.model):
-            for places, scored in self._batches(pictures, batch_size):
-                for place, kept in zip(places, scored.kept, strict=True):
-                    found[place] = to_detections(kept, names)
+            for place, each in self._found(pictures, batch_size):
+                found[place] = to_detections(each.kept, names)
         return [each for each in found if each is not None]
 
     @torch.inference_mode(False)
@@ -234,15 +222,12 @@ class Explainer:
         self.check(request)
         explained: list[list[Explanation]] = [[] for _ in pictures]
         with undisturbed(self.detector.model):
-            for places, scored in self._batches(pictures, batch_size):
-                for row, place in enumerate(places):
-                    explained[place] = self._explain_one(scored, row, request)
+            for place, found in self._found(pictures, batch_size):
+                explained[place] = self._explain_one(found, request)
         return explained
 
-    def _batches(
-        self, pictures: Sequence[Tensor], batch_size: int
-    ) -> Iterator[tuple[list[int], _Scored]]:
-        """Places in `pictures` and their results, a batch of one padded size at a time."""
+    def _found(self, pictures: Sequence[Tensor], batch_size: int) -> Iterator[tuple[int, Found]]:
+        """Each place in `pictures` and its results; they run in batches of one padded size."""
         if batch_size < 1:
             raise RequestError("batch_size", batch_size, "an integer of at least 1")
         prepared = [self._prepare(picture) for picture in pictures]
@@ -252,7 +237,9 @@ class Explainer:
         for group in groups.values():
             for start in range(0, len(group), batch_size):
                 places = group[start : start + batch_size]
-                yield places, self._run([prepared[place] for place in places])
+                yield from zip(
+                    places, self._run([prepared[place] for place in places]), strict=True
+                )
 
     def _prepare(self, picture: Tensor) -> Inputs:
         if picture.dtype != torch.uint8 or picture.dim() != 3 or picture.shape[0] != 3:
@@ -264,7 +251,7 @@ class Explainer:
             return self.detector.prepare(picture)
 
     @torch.no_grad()
-    def _run(self, batch: list[Inputs]) -> _Scored:
+    def _run(self, batch: list[Inputs]) -> list[Found]:
         inputs = Inputs(
             tensors=torch.cat([each.tensors for each in batch]),
             sizes=[size for each in batch for size in each.sizes],
@@ -276,7 +263,10 @@ class Explainer:
             raw = self.detector.score(features, candidates)
             self._check_finite(features, raw)
             kept = self.detector.select(features, candidates, raw)
-        return _Scored(features, candidates, raw, kept)
+        return [
+            Found(features.of(picture), *each)
+            for picture, each in enumerate(zip(candidates, raw, kept, strict=True))
+        ]
 
     def _features(self, inputs: Inputs) -> Features:
         device = inputs.tensors.device.type
@@ -294,34 +284,22 @@ class Explainer:
             self.detector.score(features, self.detector.propose(self._features(features.inputs)))
         raise NonFiniteError("a feature map or score is not finite (NaN or infinity)")
 
-    def _explain_one(self, scored: _Scored, row: int, request: ExplainRequest) -> list[Explanation]:
-        inputs = scored.features.inputs
-        verdicts = Verdicts(
-            scored.raw[row], scored.kept[row], self.detector.limits(), self.categories, inputs, row
-        )
+    def _explain_one(self, found: Found, request: ExplainRequest) -> list[Explanation]:
+        verdicts = Verdicts(found, self.detector.limits(), self.categories)
         chosen = self._chosen(verdicts, request)
         if not len(chosen):
             return []
-        whole = Inputs(inputs.tensors[row : row + 1], [inputs.sizes[row]], [inputs.geometries[row]])
-        scene = Scene(
-            self.detector,
-            [each[row : row + 1] for each in scored.features.maps.values()],
-            inputs.geometries[row],
-            lambda: list(self._features(whole).maps.values()),
-        )
-        name = self._part_name(request.target)
         rows, places = chosen.entries, torch.arange(len(chosen))
         if reads_whole_picture(request) and not (request.box or request.candidates):
-            rows, places = scored.kept[row].entries, torch.tensor(chosen.index)
-        names = [name] if isinstance(request.target, str) else list(self.detector.parts())
-        parts = [
-            self.detector.part(
-                each, scored.features, row, rows, scored.candidates[row], scored.raw[row]
-            )
-            for each in names
-        ]
+            rows, places = found.kept.entries, torch.tensor(chosen.index)
+        names = list(self.detector.parts())  # a function of the outputs may read all of them
+        if isinstance(request.target, str):
+            names = [self._part_name(request.target)]
+        parts = [self.detector.part(name, found, rows) for name in names]
         part = parts[0] if len(parts) == 1 else AllParts(parts)
-        subject = Subject(chosen, part, places.to(rows.labels.device), inputs.sizes[row])
+        subject = Subject(chosen, part, places.to(rows.labels.device))
+        inputs = found.features.inputs
+        scene = Scene(self.detector, found, lambda: [*self._features(inputs).maps.values()])
         layers = [self._where(layer, request.target) for layer in request.layers]
         with _exact_convolutions():
             return explain_picture(scene, subject, request, layers, self.categories)
@@ -334,7 +312,7 @@ class Explainer:
             return verdicts.nearest(request.box, labels)
         if request.candidates:
             return verdicts.strongest(request.candidates, labels)
-        kept = verdicts.kept.entries
+        kept = verdicts.found.kept.entries
         return verdicts.reported(self.choose(kept.labels, kept.scores, request))
 
     def choose(self, labels: Tensor, scores: Tensor, request: ExplainRequest) -> Tensor:

@@ -8,7 +8,7 @@ those gradients pushed on by batched vector-Jacobian products.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from handlers.cam.gradient import WINDOW_BUDGET, DenseGradient, LocalGradient, MapGradient
 from handlers.cam.pooled import PooledGradient
-from handlers.detectors.base import Cells, Detector, Part, RoIs
+from handlers.detectors.base import Cells, Detector, Found, Part, RoIs
 from handlers.images import Geometry
 from handlers.schema import RequestError
 from handlers.tap import Layer, Tap, masked
@@ -50,35 +50,50 @@ class Where:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture as its detector saw it.
-
-    maps: the feature maps, finest first, [1, C, h, w] each. frame: where the padded network input
-    lies on the picture. rerun: computes the maps once more, differentiable.
-    """
+    """One picture as its detector saw it. rerun: computes its feature maps [1, C, h, w] once more,
+    differentiable."""
 
     detector: Detector
-    maps: list[Tensor]
-    frame: Geometry
+    found: Found
     rerun: Callable[[], list[Tensor]]
+
+    @property
+    def maps(self) -> list[Tensor]:
+        """The feature maps, finest first, [1, C, h, w] each."""
+        return self.found.maps
 
     def grid(self, activation: Tensor) -> Geometry:
         """The geometry of an activation [..., h, w] of the whole picture."""
         height, width = activation.shape[-2:]
-        return self.detector.on_grid(self.frame, height, width)
+        return self.detector.on_grid(self.found.frame, height, width)
 
 
-def emitting(scene: Scene, part: Part, scalars: Scalars) -> Iterator[Piece]:
+@dataclass(frozen=True)
+class Question:
+    """What is differentiated: `scalars` of a part's outputs. layer: with respect to a module's
+    output, None for what the part reads."""
+
+    scene: Scene
+    part: Part
+    scalars: Scalars
+    layer: Layer | None = None
+
+
+def emitting(question: Question) -> Iterator[Piece]:
     """On the feature map that emitted each detection."""
+    question = replace(question, layer=None)
+    part = question.part
     if isinstance(part, RoIs):
-        yield from _from_pooled(scene, part, scalars)
+        yield from _from_pooled(question, part)
         return
     for level in part.level.unique().tolist():
-        places = torch.where(part.level == level)[0]
-        yield from _from_cells(scene, part, scalars, level, places, None)
+        yield from _from_cells(question, part, level)
 
 
-def _from_pooled(scene: Scene, part: RoIs, scalars: Scalars) -> Iterator[Piece]:
-    gradients = _row_gradients(part.pooled.detach().requires_grad_(), part.head, scalars)
+def _from_pooled(question: Question, part: RoIs) -> Iterator[Piece]:
+    scene = question.scene
+    leaf = part.pooled.detach().requires_grad_()
+    gradients = _row_gradients(leaf, part.head, question)
     for level in part.level.unique().tolist():
         places = torch.where(part.level == level)[0]
         rows, columns = part.matrices(places, level)
@@ -95,13 +110,11 @@ def _from_pooled(scene: Scene, part: RoIs, scalars: Scalars) -> Iterator[Piece]:
 
 @torch.enable_grad()
 def _row_gradients(
-    leaf: Tensor, head: Callable[[Tensor], Outputs], scalars: Scalars, tap: Tap | None = None
+    leaf: Tensor, head: Callable[[Tensor], Outputs], question: Question
 ) -> list[Tensor]:
     """d scalar_n / d leaf_n for every scalar, where row n of the outputs depends on row n of the
     leaf alone: the gradient of the sum over rows is all rows' gradients at once."""
-    found = scalars(head(leaf))
-    if tap is not None:
-        leaf = tap.map(found)
+    found, leaf = _tapped(lambda: question.scalars(head(leaf)), leaf, question.layer)
     return [
         torch.autograd.grad(each.sum(), leaf, retain_graph=number < len(found))[0]
         if each.requires_grad
@@ -110,12 +123,26 @@ def _row_gradients(
     ]
 
 
-def roi(scene: Scene, part: Part, scalars: Scalars) -> Iterator[Piece]:
+def _tapped(
+    run: Callable[[], Sequence[Tensor]], leaf: Tensor, layer: Layer | None
+) -> tuple[Sequence[Tensor], Tensor]:
+    """The scalars that `run` gives, and what to differentiate them by: the output of `layer`, or
+    without one `leaf`."""
+    if layer is None:
+        return run(), leaf
+    with Tap(layer) as tap:
+        found = run()
+    return found, tap.map(found)
+
+
+def roi(question: Question) -> Iterator[Piece]:
     """On each detection's own pooled features, drawn into the box they were pooled from."""
+    part = question.part
     if not isinstance(part, RoIs):
         raise RequestError("layer", "roi", "emitting, pyramid or a module: nothing is pooled here")
-    gradients = _row_gradients(part.pooled.detach().requires_grad_(), part.head, scalars)
-    yield from _into_boxes(scene, part, part.pooled, gradients)
+    leaf = part.pooled.detach().requires_grad_()
+    gradients = _row_gradients(leaf, part.head, question)
+    yield from _into_boxes(question.scene, part, part.pooled, gradients)
 
 
 def _into_boxes(
@@ -127,16 +154,19 @@ def _into_boxes(
         yield Piece(
             torch.tensor([place], device=activation.device),
             [DenseGradient(activation[place], each[place : place + 1]) for each in gradients],
-            [scene.frame.crop(frame, least=part.least(level))],
+            [scene.found.frame.crop(frame, least=part.least(level))],
         )
 
 
-def head_layer(scene: Scene, part: Part, scalars: Scalars, layer: Layer) -> Iterator[Piece]:
+def head_layer(question: Question, layer: Layer) -> Iterator[Piece]:
     """On the output of a module of the part's head."""
+    question = replace(question, layer=layer)
+    scene, part = question.scene, question.part
     if isinstance(part, RoIs):
-        with Tap(layer) as tap:
-            gradients = _row_gradients(part.pooled, part.head, scalars, tap)
-        yield from _into_boxes(scene, part, tap.map().detach(), gradients)
+        with torch.no_grad(), Tap(layer) as tap:
+            part.head(part.pooled)
+        gradients = _row_gradients(part.pooled, part.head, question)
+        yield from _into_boxes(scene, part, tap.map(), gradients)
         return
     activations: dict[int, Tensor] = {}
     with torch.no_grad(), Tap(layer) as tap:
@@ -148,14 +178,14 @@ def head_layer(scene: Scene, part: Part, scalars: Scalars, layer: Layer) -> Iter
     if not activations:
         raise tap.error("does not run for this target")
     for level in part.level.unique().tolist():
-        places = torch.where(part.level == level)[0]
         if level in activations:
-            yield from _from_cells(scene, part, scalars, level, places, layer)
+            yield from _from_cells(question, part, level, activations[level])
             continue
+        places = torch.where(part.level == level)[0]
         # SSD has a head for each map: this module has no part in the scores of other maps.
         activation = next(iter(activations.values()))
         nothing = activation.new_zeros(len(places), *activation.shape)
-        number = len(scalars(part.outputs(scene.maps)))
+        number = len(question.scalars(part.outputs(scene.maps)))
         yield Piece(
             places,
             [DenseGradient(activation, nothing)] * number,
@@ -164,57 +194,44 @@ def head_layer(scene: Scene, part: Part, scalars: Scalars, layer: Layer) -> Iter
 
 
 def _from_cells(
-    scene: Scene,
-    part: Cells,
-    scalars: Scalars,
-    level: int,
-    places: Tensor,
-    layer: Layer | None,
+    question: Question, part: Cells, level: int, activation: Tensor | None = None
 ) -> Iterator[Piece]:
-    """On one feature map, or on what `layer` makes of it in the head."""
-    maps = scene.maps[level]
+    """On one feature map; or on `activation` [C, h, w], what the question's layer makes of it."""
+    maps = question.scene.maps[level]
+    places = torch.where(part.level == level)[0]
     reach = part.reach(level)
     if reach is not None and (2 * reach + 1) ** 2 < maps.shape[-2] * maps.shape[-1]:
-        yield from _from_windows(scene, part, scalars, level, places, layer, reach)
+        activation = maps[0] if activation is None else activation
+        yield from _from_windows(question, part, level, activation)
         return
     with torch.enable_grad():
-        leaf = maps.detach().requires_grad_(layer is None)
-        if layer is None:
-            found = scalars(part.outputs_at(leaf, level, places))
-        else:
-            with Tap(layer) as tap:
-                found = scalars(part.outputs_at(leaf, level, places))
-            leaf = tap.map(found)
-    geometry = scene.grid(leaf)
-    for own in _chunks(len(places), leaf.numel() * len(found)):
-        gradients = [_jacobian(each[own], leaf)[:, 0] for each in found]
+        leaf = maps.detach().requires_grad_(question.layer is None)
+
+        def run() -> Sequence[Tensor]:
+            return question.scalars(part.outputs_at(leaf, level, places))
+
+        found, leaf_of_layer = _tapped(run, leaf, question.layer)
+    geometry = question.scene.grid(leaf_of_layer)
+    for own in _chunks(len(places), leaf_of_layer.numel() * len(found)):
+        gradients = [_jacobian(each[own], leaf_of_layer)[:, 0] for each in found]
         yield Piece(
             places[own],
-            [DenseGradient(leaf.detach()[0], each) for each in gradients],
+            [DenseGradient(leaf_of_layer.detach()[0], each) for each in gradients],
             [geometry] * len(own),
         )
 
 
 def _from_windows(
-    scene: Scene,
-    part: Cells,
-    scalars: Scalars,
-    level: int,
-    places: Tensor,
-    layer: Layer | None,
-    reach: int,
+    question: Question, part: Cells, level: int, activation: Tensor
 ) -> Iterator[Piece]:
     """The same from the windows that the head sees of the map: as a batch, once forward and back.
 
     Zero padding is part of what the head sees at the map's edge, so cells off the map are zeroed
     again before every convolution.
     """
-    maps = scene.maps[level]
-    activation = maps[0]
-    if layer is not None:
-        with torch.no_grad(), Tap(layer) as tap:
-            part.convolve(maps, level)
-        activation = tap.map()[0]
+    maps = question.scene.maps[level]
+    places = torch.where(part.level == level)[0]
+    reach = part.reach(level) or 0
     height, width = maps.shape[-2:]
     side = 2 * reach + 1
     padded = F.pad(maps[0], (reach, reach, reach, reach))
@@ -233,29 +250,27 @@ def _from_windows(
             return part.read(part.convolve(windows, level), places, where)  # type: ignore[arg-type]
 
         with masked(part.convolutions(level), mask):
-            if layer is None:
-                gradients = _row_gradients(windows.requires_grad_(), head, scalars)
-            else:
-                with Tap(layer) as tap:
-                    gradients = _row_gradients(windows, head, scalars, tap)
+            windows.requires_grad_(question.layer is None)
+            gradients = _row_gradients(windows, head, question)
         yield Piece(
             places[own],
             [
                 LocalGradient(activation, each * mask, row - reach, column - reach)
                 for each in gradients
             ],
-            [scene.grid(activation)] * len(own),
+            [question.scene.grid(activation)] * len(own),
         )
 
 
-def backbone_layer(scene: Scene, part: Part, scalars: Scalars, layer: Layer) -> Iterator[Piece]:
+def backbone_layer(question: Question, layer: Layer) -> Iterator[Piece]:
     """On the output of a module of the backbone."""
+    scene, part = question.scene, question.part
     with torch.enable_grad(), Tap(layer) as tap:
         maps = scene.rerun()
     leaf = tap.map(maps)
     largest = max(leaf.numel(), *(each.numel() for each in maps))
     geometry = scene.grid(leaf)
-    for piece in emitting(scene, part, scalars):
+    for piece in emitting(question):
         level = int(part.level[piece.places[0]])
         for own in _chunks(len(piece.places), 4 * largest):
             pushed = [_push(maps[level], leaf, gradient.dense(own)) for gradient in piece.gradients]
@@ -282,15 +297,16 @@ def _push(output: Tensor, leaf: Tensor, gradients: Tensor) -> Tensor:
     return found[:, 0].float()  # at precision bf16 the backbone's layers are bfloat16
 
 
-def pyramid(scene: Scene, part: Part, scalars: Scalars) -> Iterator[Piece]:
+def pyramid(question: Question) -> Iterator[Piece]:
     """On all feature maps together: absolute values, resized to the coarsest, side by side as
     channels, as pytorch-grad-cam's tutorial on Faster R-CNN takes them.
 
     The gradient with respect to |A| is g sign(A), and it is resized like |A|.
     """
+    scene, part = question.scene, question.part
     activation = torch.cat([coarsest(each.abs(), scene.maps) for each in scene.maps], 1)[0]
     channels = [each.shape[1] for each in scene.maps]
-    for piece in emitting(scene, part, scalars):
+    for piece in emitting(question):
         level = int(part.level[piece.places[0]])
         sign = scene.maps[level].sign()
         for own in _chunks(len(piece.places), 2 * scene.maps[level].numel() + activation.numel()):
@@ -302,7 +318,7 @@ def pyramid(scene: Scene, part: Part, scalars: Scalars) -> Iterator[Piece]:
                     each.dense(own) * sign, scene.maps
                 )
                 gradients.append(DenseGradient(activation, gradient))
-            yield Piece(piece.places[own], gradients, [scene.frame] * len(own))
+            yield Piece(piece.places[own], gradients, [scene.found.frame] * len(own))
 
 
 def coarsest(maps: Tensor, levels: Sequence[Tensor]) -> Tensor:

@@ -97,7 +97,7 @@ def _on_pyramid(scene: Scene, leaves: Sequence[Tensor], gradients: Sequence[Tens
         ],
         1,
     )
-    return [OnMap(DenseGradient(activation[0], gradient), scene.frame)]
+    return [OnMap(DenseGradient(activation[0], gradient), scene.found.frame)]
 
 
 def _pusher(scene: Scene, module: Layer) -> Place:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from handlers.detectors.base import Candidates, Detector, Entries, Features, Raw, RoIs
+from handlers.detectors.base import Detector, Entries, Found, RoIs
 from handlers.schema import EMITTING, RequestError
 from handlers.tap import Layer, undisturbed
 from handlers.targets.registry import TARGETS, targets_for
@@ -81,12 +81,14 @@ def survey(detector: Detector, picture: Tensor) -> list[LayerInfo]:
                 found[name] = (_shape(gave), BACKBONE, every)
             candidates = detector.propose(features)
             raw = detector.score(features, candidates)
+            kept = detector.select(features, candidates, raw)
             for name, gave in watch.take().items():
                 found.setdefault(name, (_shape(gave), None, set()))
+        whole = Found(features, candidates[0], raw[0], kept[0])
         for part, kind in detector.parts().items():
             names = targets_for(kind.outputs)
             with torch.enable_grad():
-                scalars = _scalars(detector, features, candidates[0], raw[0], part, names)
+                scalars = _scalars(detector, whole, part, names)
             gave_by = {name: gave for name, gave in watch.take().items() if gave is not None}
             for name, gave in gave_by.items():
                 found[name] = (_shape(gave), part, set())
@@ -106,21 +108,17 @@ def _shape(gave: Tensor | None) -> tuple[int, ...] | None:
 
 
 def _scalars(
-    detector: Detector,
-    features: Features,
-    candidates: Candidates,
-    raw: Raw,
-    part: str,
-    targets: Sequence[str],
+    detector: Detector, found: Found, part: str, targets: Sequence[str]
 ) -> dict[str, Tensor]:
     """The sum of each target's scalars for one candidate of every feature map."""
-    chosen = [torch.where(candidates.level == level)[0][:1] for level in range(len(features.maps))]
+    levels, raw = found.candidates.level, found.raw
+    chosen = [torch.where(levels == level)[0][:1] for level in range(len(found.maps))]
     candidate = torch.cat(chosen)
     label = torch.ones_like(candidate)
     scores, boxes = raw.scores[candidate, label], raw.boxes_of(candidate, label)
     entries = Entries(boxes, label, scores, candidate)
-    own = detector.part(part, features, 0, entries, candidates, raw)
-    leaves = [each.detach().requires_grad_() for each in features.maps.values()]
+    own = detector.part(part, found, entries)
+    leaves = [each.detach().requires_grad_() for each in found.maps]
     if isinstance(own, RoIs):
         outputs = own.head(own.pooled.detach().requires_grad_())
     else:
@@ -157,9 +155,21 @@ def find_layer(
         why = f"{name}, which has no part in the target {target}"
     elif known is not None:
         why = f"{name}, which gives {list(known.shape) if known.shape else 'no single map'}"
-    children = [each for each in usable if each.startswith(name + ".")][:4]
-    near = children or difflib.get_close_matches(name, usable, n=4, cutoff=0.4)
-    raise RequestError("layer", why, ", ".join([*layer_names(detector), *near, "..."]))
+    raise RequestError(
+        "layer", why, ", ".join([*layer_names(detector), *_near(name, usable), "..."])
+    )
+
+
+def _near(name: str, names: Iterable[str]) -> list[str]:
+    """Some of `names` that may have been meant: children, misspellings, what lies beside it."""
+    names = list(names)
+    children = [each for each in names if each.startswith(name + ".")]
+    alike = difflib.get_close_matches(name, names, n=4, cutoff=0.6)
+    beside: list[str] = []
+    while "." in name and not beside:
+        name = name.rpartition(".")[0]
+        beside = [each for each in names if each.startswith(name + ".")]
+    return list(dict.fromkeys([*children, *alike, *beside]))[:4]
 
 
 def layer_names(detector: Detector) -> list[str]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from handlers import gradients, joint
 from handlers.cam.registry import Method
 from handlers.detectors.base import AllParts, Part
-from handlers.gradients import Piece, Scalars, Scene, Where
+from handlers.gradients import Piece, Question, Scene, Where
 from handlers.images import Geometry
 from handlers.layers import PYRAMID, ROI
 from handlers.schema import EMITTING
@@ -32,12 +32,10 @@ class Heat:
     gradient: Tensor | None = None
 
 
-def heatmaps(
-    scene: Scene, part: Part, scalars: Scalars, where: Where, method: Method, keep: bool
-) -> list[Heat]:
+def heatmaps(question: Question, where: Where, method: Method, keep: bool) -> list[Heat]:
     """A map for each box, in their order; of several scalars the elementwise maximum."""
     found: dict[int, Heat] = {}
-    for piece in _pieces(scene, part, scalars, where):
+    for piece in _pieces(question, where):
         with torch.no_grad():
             maps = torch.stack([method(each) for each in piece.gradients]).amax(0)
         for row, place in enumerate(piece.places.tolist()):
@@ -51,16 +49,16 @@ def heatmaps(
     return [found[place] for place in sorted(found)]
 
 
-def _pieces(scene: Scene, part: Part, scalars: Scalars, where: Where) -> Iterator[Piece]:
+def _pieces(question: Question, where: Where) -> Iterator[Piece]:
     if where.module is not None:
         on_layer = gradients.head_layer if where.head else gradients.backbone_layer
-        return on_layer(scene, part, scalars, where.module)
-    on: dict[str, Callable[[Scene, Part, Scalars], Iterator[Piece]]] = {
+        return on_layer(question, where.module)
+    on: dict[str, Callable[[Question], Iterator[Piece]]] = {
         EMITTING: gradients.emitting,
         ROI: gradients.roi,
         PYRAMID: gradients.pyramid,
     }
-    return on[where.name](scene, part, scalars)
+    return on[where.name](question)
 
 
 def joint_heatmaps(

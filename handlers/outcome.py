@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.models.detection.transform import resize_boxes
 from torchvision.ops import box_iou
 
-from handlers.detectors.base import Entries, Inputs, Kept, Limits, Raw
+from handlers.detectors.base import Entries, Found, Limits
 
 REPORTED = "reported"
 
@@ -46,19 +46,16 @@ class Chosen:
 class Verdicts:
     """One picture's results, to ask what became of a candidate."""
 
-    raw: Raw
-    kept: Kept
+    found: Found
     limits: Limits
     categories: Sequence[str]
-    inputs: Inputs
-    picture: int
 
     def reported(self, places: Tensor) -> Chosen:
         """The detections at int64 `places`."""
         index = places.tolist()
         return Chosen(
-            self.kept.entries[places],
-            self.kept.boxes[places],
+            self.found.kept.entries[places],
+            self.found.kept.boxes[places],
             index,
             [Outcome(reported_as=place) for place in index],
         )
@@ -70,8 +67,8 @@ class Verdicts:
 
     def top(self, number: int, labels: Sequence[int]) -> Entries:
         """The same as entries."""
-        which = torch.tensor(list(labels), device=self.raw.scores.device)
-        values = self.raw.scores[:, which].flatten()
+        which = torch.tensor(list(labels), device=self.found.raw.scores.device)
+        values = self.found.raw.scores[:, which].flatten()
         _, order = values.topk(min(number, len(values)))
         return self._entries(order // len(which), which[order % len(which)])
 
@@ -80,43 +77,39 @@ class Verdicts:
         pixels), the better score among equals; where none overlaps the one whose middle is nearest.
         No candidates give an empty Chosen.
         """
-        number = len(self.raw.scores)
+        number = len(self.found.raw.scores)
         if not number:
-            nothing = torch.zeros(0, dtype=torch.int64, device=self.raw.scores.device)
+            nothing = torch.zeros(0, dtype=torch.int64, device=self.found.raw.scores.device)
             return self._candidates(nothing, nothing)
-        geometry = self.inputs.geometries[self.picture]
+        geometry = self.found.frame
         scale = torch.tensor([geometry.scale_x, geometry.scale_y] * 2)
-        given = (torch.tensor(box) * scale).to(self.raw.boxes)[None]
+        given = (torch.tensor(box) * scale).to(self.found.raw.boxes)[None]
         which = torch.tensor(list(labels), device=given.device).repeat(number)
         candidate = torch.arange(number, device=given.device).repeat_interleave(len(labels))
-        boxes = self.raw.boxes_of(candidate, which)
+        boxes = self.found.raw.boxes_of(candidate, which)
         overlap = box_iou(given, boxes)[0]
         if not bool((overlap > 0).any()):
             middles = (boxes[:, :2] + boxes[:, 2:]) / 2
             overlap = -((given[:, :2] + given[:, 2:]) / 2 - middles).norm(dim=1)
-        scores = self.raw.scores[candidate, which]
+        scores = self.found.raw.scores[candidate, which]
         best = torch.where(overlap == overlap.max())[0]
         place = best[scores[best].argmax()][None]
         return self._candidates(candidate[place], which[place])
 
     def _entries(self, candidate: Tensor, label: Tensor) -> Entries:
-        boxes = self.raw.boxes_of(candidate, label)
-        return Entries(boxes, label, self.raw.scores[candidate, label], candidate)
+        boxes = self.found.raw.boxes_of(candidate, label)
+        return Entries(boxes, label, self.found.raw.scores[candidate, label], candidate)
 
     def _candidates(self, candidate: Tensor, label: Tensor) -> Chosen:
         entries = self._entries(candidate, label)
-        geometry = self.inputs.geometries[self.picture]
-        boxes = resize_boxes(
-            entries.boxes,
-            list(self.inputs.sizes[self.picture]),
-            [geometry.picture_height, geometry.picture_width],
-        )
+        size = [self.found.frame.picture_height, self.found.frame.picture_width]
+        boxes = resize_boxes(entries.boxes, list(self.found.size), size)
         outcomes = [self._outcome(entries, place) for place in range(len(entries))]
         return Chosen(entries, boxes, list(range(len(entries))), outcomes)
 
     def _outcome(self, entries: Entries, place: int) -> Outcome:
         candidate, label = entries.candidate[place], entries.labels[place]
-        before, survivors, limits = self.kept.before, self.kept.survivors, self.limits
+        before, survivors, limits = self.found.kept.before, self.found.kept.survivors, self.limits
         found = torch.where((before.candidate == candidate) & (before.labels == label))[0]
         if not len(found):
             return Outcome(self._never_entered(entries, place))
@@ -133,7 +126,7 @@ class Verdicts:
         return self._suppressed(int(same[which]), float(overlap[which]))
 
     def _suppressed(self, rank: int, overlap: float) -> Outcome:
-        by = self.kept.before[self.kept.survivors[rank : rank + 1]]
+        by = self.found.kept.before[self.found.kept.survivors[rank : rank + 1]]
         name = f"{self.categories[int(by.labels[0])]} {float(by.scores[0]):.2f}"
         why = f"IoU {overlap:.2f}, above {self.limits.iou:g}"
         if rank < self.limits.detections:

@@ -10,7 +10,7 @@ from torchvision.models.detection.transform import resize_boxes
 
 from handlers.cam.registry import METHODS
 from handlers.detectors.base import AllParts, Part
-from handlers.gradients import Scene, Where
+from handlers.gradients import Question, Scene, Where
 from handlers.maps import Heat, fused, heatmaps, joint_heatmaps
 from handlers.outcome import Chosen
 from handlers.schema import ExplainRequest, Explanation, RequestError
@@ -23,13 +23,12 @@ class Subject:
 
     chosen: the boxes of the request. part: the detector's outputs for `rows`, which hold all chosen
     boxes and, for targets that read the whole picture's outputs, all that was reported; places:
-    int64, those of the chosen among them. size: (height, width) of the network input.
+    int64, those of the chosen among them.
     """
 
     chosen: Chosen
     part: Part | AllParts
     places: Tensor
-    size: tuple[int, int]
 
 
 def reads_whole_picture(request: ExplainRequest) -> bool:
@@ -72,7 +71,7 @@ def _heats(scene: Scene, subject: Subject, request: ExplainRequest, where: Where
             return target.scalars(outputs, argument)
 
         assert not isinstance(subject.part, AllParts)  # those are for callables
-        return heatmaps(scene, subject.part, scalars, where, method, request.save_raw)
+        return heatmaps(Question(scene, subject.part, scalars), where, method, request.save_raw)
 
     def joint_scalars(outputs: Outputs) -> list[list[Tensor]]:
         return _joint_scalars(outputs, scene, subject, request)
@@ -106,8 +105,8 @@ def _joint_scalars(
 
 def _in_picture(outputs: Outputs, scene: Scene, subject: Subject) -> Outputs:
     """With boxes in picture pixels, as the detector reports them."""
-    size = [scene.frame.picture_height, scene.frame.picture_width]
-    boxes = resize_boxes(outputs["boxes"], list(subject.size), size)
+    size = [scene.found.frame.picture_height, scene.found.frame.picture_width]
+    boxes = resize_boxes(outputs["boxes"], list(scene.found.size), size)
     return outputs.with_(boxes=boxes, chosen=subject.places)
 
 

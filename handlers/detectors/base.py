@@ -35,6 +35,14 @@ class Features:
     inputs: Inputs
     maps: dict[str, Tensor]
 
+    def of(self, picture: int) -> Features:
+        """Those of one picture of the batch (B = 1)."""
+        own, inputs = slice(picture, picture + 1), self.inputs
+        return Features(
+            Inputs(inputs.tensors[own], inputs.sizes[own], inputs.geometries[own]),
+            {name: each[own] for name, each in self.maps.items()},
+        )
+
 
 @dataclass(frozen=True)
 class Candidates:
@@ -105,6 +113,31 @@ class Kept:
     level: Tensor
     before: Entries
     survivors: Tensor
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the four verbs gave for one picture; features: its own (B = 1)."""
+
+    features: Features
+    candidates: Candidates
+    raw: Raw
+    kept: Kept
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the network input before padding."""
+        return self.features.inputs.sizes[0]
+
+    @property
+    def frame(self) -> Geometry:
+        """Where the padded network input lies on the picture."""
+        return self.features.inputs.geometries[0]
+
+    @property
+    def maps(self) -> list[Tensor]:
+        """The feature maps, finest first, [1, C, h, w] each."""
+        return list(self.features.maps.values())
 
 
 @dataclass(frozen=True)
@@ -248,15 +281,7 @@ class Detector(Protocol):
     def on_grid(self, frame: Geometry, height: int, width: int) -> Geometry:
         """Places a map of height x width cells whose padded network input has geometry `frame`."""
 
-    def part(
-        self,
-        name: str,
-        features: Features,
-        picture: int,
-        chosen: Entries,
-        candidates: Candidates,
-        raw: Raw,
-    ) -> Part:
+    def part(self, name: str, found: Found, chosen: Entries) -> Part:
         """One part for `chosen` pairs of a picture: its outputs, differentiable."""
 
 

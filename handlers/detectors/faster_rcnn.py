@@ -19,6 +19,7 @@ from handlers.detectors.base import (
     Cells,
     Entries,
     Features,
+    Found,
     Kept,
     Limits,
     Part,
@@ -152,20 +153,12 @@ class FasterRCNNDetector(TorchvisionDetector):
             parts["keypoint"] = PartKind(("keypoint_logits",), pooled=True)
         return parts
 
-    def part(
-        self,
-        name: str,
-        features: Features,
-        picture: int,
-        chosen: Entries,
-        candidates: Candidates,
-        raw: Raw,
-    ) -> Part:
-        size, labels = features.inputs.sizes[picture], chosen.labels
+    def part(self, name: str, found: Found, chosen: Entries) -> Part:
+        size, labels = found.size, chosen.labels
         if name == "objectness":
-            return self._objectness(features, chosen, candidates)
+            return self._objectness(found, chosen)
         if name == "box":
-            frames = candidates.boxes[chosen.candidate]
+            frames = found.candidates.boxes[chosen.candidate]
 
             def box(pooled: Tensor) -> Outputs:
                 logits, regression = self.heads.box_predictor(self.heads.box_head(pooled))
@@ -178,9 +171,9 @@ class FasterRCNNDetector(TorchvisionDetector):
                     boxes=box_ops.clip_boxes_to_image(boxes, size)[own, labels],
                 )
 
-            assert raw.pooled is not None  # score() gives it
-            pooled = raw.pooled[chosen.candidate]
-            return self._rois(self.heads.box_roi_pool, features, picture, frames, box, pooled)
+            assert found.raw.pooled is not None  # score() gives it
+            pooled = found.raw.pooled[chosen.candidate]
+            return self._rois(self.heads.box_roi_pool, found, frames, box, pooled)
         # Masks and keypoints are pooled from the final box, perhaps at another level.
         head, predictor, output = (
             (self.heads.mask_head, self.heads.mask_predictor, "mask_logits")
@@ -195,28 +188,26 @@ class FasterRCNNDetector(TorchvisionDetector):
             return Outputs(**{"labels": labels, output: logits})
 
         pool = self.heads.mask_roi_pool if name == "mask" else self.heads.keypoint_roi_pool
-        return self._rois(pool, features, picture, chosen.boxes, inside)
+        return self._rois(pool, found, chosen.boxes, inside)
 
     def _rois(
         self,
         pool: Any,
-        features: Features,
-        picture: int,
+        found: Found,
         frames: Tensor,
         head: Callable[[Tensor], Outputs],
         pooled: Tensor | None = None,
     ) -> RoIs:
-        size = features.inputs.sizes[picture]
-        own = [each[picture : picture + 1] for each in features.maps.values()]
+        own = found.maps
         known = [name for name in self.names if name in pool.featmap_names]
 
         def pool_from(maps: Sequence[Tensor]) -> Tensor:
-            result: Tensor = pool(dict(zip(self.names, maps, strict=True)), [frames], [size])
+            result: Tensor = pool(dict(zip(self.names, maps, strict=True)), [frames], [found.size])
             return result
 
         def scale(level: int) -> float:
-            found: float = pool.scales[known.index(self.names[level])]
-            return found
+            factor: float = pool.scales[known.index(self.names[level])]
+            return factor
 
         def matrices(places: Tensor, level: int) -> tuple[Tensor, Tensor]:
             height, width = own[level].shape[-2:]
@@ -234,12 +225,11 @@ class FasterRCNNDetector(TorchvisionDetector):
             least=lambda level: 1 / scale(level),
         )
 
-    def _objectness(self, features: Features, chosen: Entries, candidates: Candidates) -> Cells:
-        maps = list(features.maps.values())
-        level = candidates.anchor_level[chosen.candidate]
-        anchor = candidates.anchor[chosen.candidate]
+    def _objectness(self, found: Found, chosen: Entries) -> Cells:
+        level = found.candidates.anchor_level[chosen.candidate]
+        anchor = found.candidates.anchor[chosen.candidate]
         per_cell = torch.tensor(self.rpn.anchor_generator.num_anchors_per_location()).to(level)
-        width = torch.tensor([each.shape[-1] for each in maps]).to(level)[level]
+        width = torch.tensor([each.shape[-1] for each in found.maps]).to(level)[level]
         cell = anchor // per_cell[level]
         modules = [self.rpn.head.conv, self.rpn.head.cls_logits]
 

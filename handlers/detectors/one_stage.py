@@ -16,6 +16,7 @@ from handlers.detectors.base import (
     Cells,
     Entries,
     Features,
+    Found,
     Kept,
     Limits,
     Part,
@@ -109,20 +110,12 @@ class OneStageDetector(TorchvisionDetector):
     def parts(self) -> Mapping[str, PartKind]:
         return {"head": PartKind(self.outputs, pooled=False)}
 
-    def part(
-        self,
-        name: str,
-        features: Features,
-        picture: int,
-        chosen: Entries,
-        candidates: Candidates,
-        raw: Raw,
-    ) -> Part:
-        size, labels = features.inputs.sizes[picture], chosen.labels
+    def part(self, name: str, found: Found, chosen: Entries) -> Part:
+        labels, candidates = chosen.labels, found.candidates
         anchors, level = candidates.boxes[chosen.candidate], candidates.level[chosen.candidate]
         place = candidates.anchor[chosen.candidate]
         per_cell = torch.tensor(self._per_cell()).to(level)[level]
-        width = torch.tensor([each.shape[-1] for each in features.maps.values()]).to(level)[level]
+        width = torch.tensor([each.shape[-1] for each in found.maps]).to(level)[level]
         cell, which = place // per_cell, place % per_cell
 
         def convolve(maps: Tensor, level: int) -> Heads:
@@ -141,7 +134,7 @@ class OneStageDetector(TorchvisionDetector):
                 labels=labels[places],
                 logits=own["logits"],
                 scores=scores,
-                boxes=box_ops.clip_boxes_to_image(boxes, size),
+                boxes=box_ops.clip_boxes_to_image(boxes, found.size),
                 **extra,
             )
 

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from handlers.detectors.base import Candidates, Entries, Inputs, Limits, Raw
+from handlers.detectors.base import Candidates, Entries, Features, Found, Inputs, Limits, Raw
 from handlers.detectors.selection import suppress
 from handlers.explainer import Explainer
 from handlers.images import Geometry
@@ -38,7 +40,7 @@ def verdicts(limits: Limits) -> Verdicts:
     zeros = torch.zeros(len(BOXES), dtype=torch.int64)
     candidates = Candidates(BOXES, zeros, zeros, zeros)
     kept = suppress(before, limits, candidates, INPUTS, 0)
-    return Verdicts(raw, kept, limits, CATEGORIES, INPUTS, 0)
+    return Verdicts(Found(Features(INPUTS, {}), candidates, raw, kept), limits, CATEGORIES)
 
 
 @pytest.mark.parametrize(
@@ -69,9 +71,9 @@ def test_beyond_the_strongest() -> None:
     scores = torch.tensor([[0.0, 0.3, 0.0]])
     asked = verdicts(limits)
     raw = Raw(scores, scores, BOXES[None, 5:6])
-    late = Verdicts(raw, asked.kept, limits, CATEGORIES, INPUTS, 0)
-    empty = Entries(*(each[:0] for each in vars(asked.kept.before).values()))
-    object.__setattr__(late.kept, "before", empty)
+    empty = Entries(*(each[:0] for each in vars(asked.found.kept.before).values()))
+    kept = replace(asked.found.kept, before=empty)
+    late = replace(asked, found=replace(asked.found, raw=raw, kept=kept))
     outcome = late.nearest([1, 1, 2, 2], [1]).outcomes[0]
     assert outcome.text == "beyond the 5 strongest of its feature map"
 
