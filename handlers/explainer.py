@@ -145,17 +145,20 @@ class Explainer:
 
     @torch.inference_mode(False)
     def survey(self, picture: Tensor | None = None) -> list[LayerInfo]:
-        """All modules of the detector, with what each gave for a picture (uint8 [3, H, W])."""
+        """All modules of the detector, and what each gave for a picture (uint8 [3, H, W]); without
+        one for a small blank square."""
         if picture is not None:
-            return survey(self.detector, picture)
+            return survey(self.detector, self._prepare(picture))
         if self._survey is None:
-            self._survey = survey(self.detector, torch.zeros(3, 96, 128, dtype=torch.uint8))
+            self._survey = survey(self.detector, self.detector.sample())
         return self._survey
 
     def preview(self, target: str = "class", picture: Tensor | None = None) -> str:
-        """The module tree as text, with output shapes; a star marks the modules that can be the
-        layer of a request for `target`."""
+        """The module tree as text, with the shapes of outputs for a picture (uint8 [3, H, W]; by
+        itself a blank one of 640 x 480); a star marks what can be a request's layer for `target`.
+        """
         self.check(ExplainRequest(target=target))
+        picture = torch.zeros(3, 480, 640, dtype=torch.uint8) if picture is None else picture
         return preview(self.survey(picture), target)
 
     def check(self, request: ExplainRequest) -> None:
@@ -172,7 +175,16 @@ class Explainer:
             if got not in allowed:
                 raise RequestError(name, got, ", ".join(str(each) for each in allowed if each))
         for layer in request.layers:
-            self._where(layer, request.target)
+            where = self._where(layer, request.target)
+            pooled = self.detector.parts()[self._part_name(request.target)].pooled
+            own = where.name == ROI or (pooled and where.head)
+            if own and (request.sum_boxes or reads_whole_picture(request)):
+                raise RequestError(
+                    "layer",
+                    layer,
+                    f"{EMITTING}, {PYRAMID} or a module of the backbone: here each box has its own"
+                    " map, and boxes together have none",
+                )
 
     def _part_name(self, target: str | CallableTarget) -> str:
         """The part of the detector that has the outputs which a target reads."""

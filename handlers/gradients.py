@@ -168,22 +168,17 @@ def head_layer(question: Question, layer: Layer) -> Iterator[Piece]:
         gradients = _row_gradients(part.pooled, part.head, question)
         yield from _into_boxes(scene, part, tap.map(), gradients)
         return
-    activations: dict[int, Tensor] = {}
-    with torch.no_grad(), Tap(layer) as tap:
-        for level, maps in enumerate(scene.maps):
-            part.convolve(maps, level)
-            if tap.caught:
-                activations[level] = tap.map()[0]
-                tap.caught.clear()
-    if not activations:
-        raise tap.error("does not run for this target")
     for level in part.level.unique().tolist():
-        if level in activations:
-            yield from _from_cells(question, part, level, activations[level])
+        activation = _activation(question, part, level)
+        if activation is not None:
+            yield from _from_cells(question, part, level, activation)
             continue
-        places = torch.where(part.level == level)[0]
         # SSD has a head for each map: this module has no part in the scores of other maps.
-        activation = next(iter(activations.values()))
+        others = (_activation(question, part, other) for other in range(len(scene.maps)))
+        activation = next((each for each in others if each is not None), None)
+        if activation is None:
+            raise Tap(layer).error("does not run for this target")
+        places = torch.where(part.level == level)[0]
         nothing = activation.new_zeros(len(places), *activation.shape)
         number = len(question.scalars(part.outputs(scene.maps)))
         yield Piece(
@@ -191,6 +186,14 @@ def head_layer(question: Question, layer: Layer) -> Iterator[Piece]:
             [DenseGradient(activation, nothing)] * number,
             [scene.grid(activation)] * len(places),
         )
+
+
+def _activation(question: Question, part: Cells, level: int) -> Tensor | None:
+    """What the question's layer makes of a level's map, [C, h, w]; None if it takes no part."""
+    assert question.layer is not None  # head_layer has set it
+    with torch.no_grad(), Tap(question.layer) as tap:
+        part.convolve(question.scene.maps[level], level)
+    return tap.map()[0] if tap.caught else None
 
 
 def _from_cells(

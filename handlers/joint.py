@@ -43,12 +43,7 @@ def joint(
     maps = [each.detach().requires_grad_(not where.head) for each in scene.maps]
     if where.head or where.name == "roi":
         if where.module is None or not isinstance(part, Cells):
-            raise RequestError(
-                "layer",
-                where.name,
-                "emitting, pyramid or a module of the backbone: of this one each box has its own,"
-                " and boxes together have none",
-            )
+            raise RequestError("layer", where.name, "a layer that boxes share")
         with Tap(where.module) as tap:
             explained = scalars(part.outputs(maps))
         tap.map([value for values in explained for value in values])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from handlers.detectors.base import Detector, Entries, Found, RoIs
+from handlers.detectors.base import Detector, Entries, Found, Inputs, RoIs
 from handlers.schema import EMITTING, RequestError
 from handlers.tap import Layer, undisturbed
 from handlers.targets.registry import TARGETS, targets_for
@@ -68,15 +68,15 @@ class _Watch:
         return taken
 
 
-def survey(detector: Detector, picture: Tensor) -> list[LayerInfo]:
-    """All modules in their order, after running the detector on one picture (uint8 [3, H, W])."""
+def survey(detector: Detector, inputs: Inputs) -> list[LayerInfo]:
+    """All modules in their order, after running the detector on one picture's inputs (B = 1)."""
     every = {name for kind in detector.parts().values() for name in targets_for(kind.outputs)}
     watch = _Watch({})
     found: dict[str, tuple[tuple[int, ...] | None, str | None, set[str]]] = {}
     with undisturbed(detector.model), ExitStack() as stack:
         watch.on(detector.model, stack)
         with torch.no_grad():
-            features = detector.features(detector.prepare(picture))
+            features = detector.features(inputs)
             for name, gave in watch.take().items():
                 found[name] = (_shape(gave), BACKBONE, every)
             candidates = detector.propose(features)
@@ -85,7 +85,7 @@ def survey(detector: Detector, picture: Tensor) -> list[LayerInfo]:
             for name, gave in watch.take().items():
                 found.setdefault(name, (_shape(gave), None, set()))
         whole = Found(features, candidates[0], raw[0], kept[0])
-        for part, kind in detector.parts().items():
+        for part, kind in detector.parts().items() if len(whole.candidates.boxes) else ():
             names = targets_for(kind.outputs)
             with torch.enable_grad():
                 scalars = _scalars(detector, whole, part, names)

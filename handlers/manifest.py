@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 MANIFEST_NAME = "whybox.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class ArchiveError(ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -127,7 +128,8 @@ class Verdicts:
 
     def _suppressed(self, rank: int, overlap: float) -> Outcome:
         by = self.found.kept.before[self.found.kept.survivors[rank : rank + 1]]
-        name = f"{self.categories[int(by.labels[0])]} {float(by.scores[0]):.2f}"
+        cut = math.floor(float(by.scores[0]) * 100) / 100  # as labels on pictures cut it
+        name = f"{self.categories[int(by.labels[0])]} {cut:.2f}"
         why = f"IoU {overlap:.2f}, above {self.limits.iou:g}"
         if rank < self.limits.detections:
             return Outcome(f"suppressed by box {rank} ({name}; {why})", suppressed_by=rank)

@@ -1,4 +1,7 @@
-"""Heatmaps as pictures: overlays, boxes with labels, contact sheets, 8-bit PNG."""
+"""Heatmaps as pictures: overlays, boxes with labels, contact sheets, 8-bit PNG.
+
+A box that the detector did not report is dashed, and its label says why it was dropped.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
+from handlers.grid import BACKGROUND, Block, Font, draw_grid, wrapped
 from handlers.images import to_image, to_tensor
+from handlers.outcome import REPORTED
 from handlers.schema import Explanation
 
 # Colours of heat from 0 to 1: dark violet, red, orange, pale yellow; legible on any picture, also
@@ -21,21 +26,28 @@ from handlers.schema import Explanation
 HEAT = ((0.0, (48, 12, 84)), (0.35, (176, 32, 92)), (0.7, (248, 124, 36)), (1.0, (255, 250, 190)))
 # Box colours by label, in turn.
 BOXES = ("#4cc9f0", "#b8f25a", "#ffd166", "#ff6b9d", "#c8a2ff", "#5af2c8", "#ff9f5a", "#8ab4ff")
-BACKGROUND = (22, 24, 29)
+# The outline of several boxes that are explained together.
+TOGETHER = "#ffffff"
+INK = "#101216"
 # Screens show no more, and drawing a large photograph takes seconds.
 LONGEST = 1600
+# Layers beside each other; more go below.
+LAYERS_IN_A_ROW = 4
+# In a picture of more boxes than this, labels do not say why a box was dropped.
+MOST_REASONS = 4
 
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom
 
 
-def overlay(picture: Tensor, explanation: Explanation, longest: int = LONGEST) -> Image.Image:
+def overlay(
+    picture: Tensor, explanation: Explanation, longest: int = LONGEST, labels: bool = True
+) -> Image.Image:
     """One box and its heatmap over the picture.
 
     picture: uint8 [3, H, W]. Brightness is relative to the map's own maximum. longest: the longer
-    side of what is drawn, in pixels; larger pictures are shrunk first.
+    side of what is drawn, in pixels; larger pictures are shrunk first. labels: with a label.
     """
-    picture, explanations = _shrink(picture, [explanation], longest)
-    return _draw(_heat_over(picture, explanations[0].normalised()), explanations)
+    return _overlay(picture, [explanation], longest, labels)
 
 
 def overlay_all(
@@ -43,13 +55,27 @@ def overlay_all(
 ) -> Image.Image:
     """All boxes, over the elementwise maximum of their heatmaps, each divided by its maximum.
 
-    picture: uint8 [3, H, W]; longest: in pixels, as for `overlay`.
+    picture: uint8 [3, H, W]; longest: in pixels, as for `overlay`. Explanations on several layers
+    give a picture of each layer, side by side under their names.
     """
-    picture, explanations = _shrink(picture, explanations, longest)
-    heat = torch.zeros(picture.shape[1:])
-    for explanation in explanations:
-        heat = torch.maximum(heat, explanation.normalised())
-    return _draw(_heat_over(picture, heat), explanations)
+    layers = list(dict.fromkeys(each.layer for each in explanations))
+    if len(layers) < 2:
+        return _overlay(picture, explanations, longest, labels=True)
+    columns = min(len(layers), LAYERS_IN_A_ROW)
+    blocks = []
+    for start in range(0, len(layers), columns):
+        names = layers[start : start + columns]
+        cells = [
+            _overlay(
+                picture,
+                [each for each in explanations if each.layer == name],
+                max(1, longest // columns),
+                labels=True,
+            )
+            for name in names
+        ]
+        blocks.append(Block("", names, [""], [cells]))
+    return draw_grid(blocks)
 
 
 def draw_boxes(
@@ -60,19 +86,19 @@ def draw_boxes(
     picture: uint8 [3, H, W]; longest: in pixels, as for `overlay`.
     """
     picture, explanations = _shrink(picture, explanations, longest)
-    return _draw(to_image(picture), explanations)
+    return _draw(to_image(picture), explanations, labels=True)
 
 
-def _shrink(
+def resized(
     picture: Tensor, explanations: Sequence[Explanation], longest: int
-) -> tuple[Tensor, Sequence[Explanation]]:
-    """The picture with its longer side at most `longest`, and the explanations on it."""
+) -> tuple[Tensor, list[Explanation]]:
+    """The picture (uint8 [3, H, W]) with its longer side `longest` pixels, and the explanations
+    on it."""
     height, width = picture.shape[1:]
     factor = longest / max(height, width)
-    if factor >= 1:
-        return picture, explanations
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    small = to_image(picture).resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+    how = Image.Resampling.BOX if factor < 1 else Image.Resampling.BICUBIC
+    small = to_image(picture).resize(size, how, reducing_gap=2.0)
     moved = []
     for each in explanations:
         x1, y1, x2, y2 = each.box
@@ -80,6 +106,27 @@ def _shrink(
         box = (x1 * across, y1 * down, x2 * across, y2 * down)
         moved.append(replace(each, box=box, geometry=each.geometry.resized(*size)))
     return to_tensor(small), moved
+
+
+def _shrink(
+    picture: Tensor, explanations: Sequence[Explanation], longest: int
+) -> tuple[Tensor, Sequence[Explanation]]:
+    if max(picture.shape[1:]) <= longest:
+        return picture, explanations
+    return resized(picture, explanations, longest)
+
+
+def _overlay(
+    picture: Tensor, explanations: Sequence[Explanation], longest: int, labels: bool
+) -> Image.Image:
+    picture, explanations = _shrink(picture, explanations, longest)
+    heat = torch.zeros(picture.shape[1:])
+    for explanation in explanations:
+        heat = torch.maximum(heat, explanation.normalised())
+    image = _draw(_heat_over(picture, heat), explanations, labels)
+    if explanations and not bool(heat.any()):
+        _note(image, "no heat: the map is all zero")
+    return image
 
 
 def contact_sheet(images: Sequence[Image.Image], columns: int, cell: int = 320) -> Image.Image:
@@ -138,36 +185,96 @@ def _heat_over(picture: Tensor, heat: Tensor) -> Image.Image:
     return Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
 
 
-def _draw(image: Image.Image, explanations: Sequence[Explanation]) -> Image.Image:
+def _draw(image: Image.Image, explanations: Sequence[Explanation], labels: bool) -> Image.Image:
     draw = ImageDraw.Draw(image)
     stroke = max(2, round(min(image.size) / 200))
-    font = ImageFont.load_default(max(10, round(min(image.size) / 30)))
-    for explanation in explanations:
+    font = _font(image)
+    # On several layers a box has several explanations.
+    boxes = list({each.index: each for each in explanations}.values())
+    for explanation in boxes:
         x1, y1, x2, y2 = explanation.box
         edges = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
-        draw.rectangle(edges, outline=_colour(explanation), width=stroke)
-    labels: list[Rectangle] = []
+        if _dropped(explanation):
+            _dashed(draw, edges, _colour(explanation), stroke)
+        else:
+            draw.rectangle(edges, outline=_colour(explanation), width=stroke)
+    places: list[Rectangle] = []
     # Best first, so that where there is no room it is the weakest label that covers another.
-    for explanation in explanations:
-        text = f"{explanation.category} {math.floor(explanation.score * 100) / 100:.2f}"
+    for explanation in boxes if labels else []:
+        text = wrapped(caption(explanation, len(boxes)), 0.8 * image.width, font)
         left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
         pad = stroke + 1
         size = (right - left + 2 * pad, bottom - top + 2 * pad)
-        place = _free_place(explanation.box, size, image.size, labels)
-        labels.append(place)
-        draw.rectangle(place, fill=_colour(explanation))
-        draw.text((place[0] + pad - left, place[1] + pad - top), text, fill="#101216", font=font)
+        place = _free_place(explanation.box, size, image.size, places)
+        places.append(place)
+        fill, ink = _colour(explanation), INK
+        if _dropped(explanation):
+            fill, ink = INK, fill
+        draw.rectangle(place, fill=fill)
+        draw.text((place[0] + pad - left, place[1] + pad - top), text, fill=ink, font=font)
     return image
 
 
+def _dropped(explanation: Explanation) -> bool:
+    """The detector did not report this box ("reported as box 3" is a candidate that it did)."""
+    return not explanation.outcome.startswith(REPORTED)
+
+
+def caption(explanation: Explanation, boxes: int = 1) -> str:
+    """The label of one of so many boxes: category, score, and why it was dropped if it was."""
+    if explanation.together:
+        return f"{len(explanation.together)} boxes together"
+    text = f"{explanation.category} {_score(explanation.score)}"
+    if explanation.outcome == REPORTED or boxes > MOST_REASONS:
+        return text
+    why = explanation.outcome if boxes == 1 else explanation.outcome.partition(" (")[0]
+    return f"{text}: {why}"
+
+
+def _score(score: float) -> str:
+    """Cut, not rounded: nothing that was dropped looks as if it had reached the threshold."""
+    if 0 < score < 0.001:
+        return "<0.001"
+    digits = 2 if score >= 0.1 else 3
+    return f"{math.floor(score * 10**digits) / 10**digits:.{digits}f}"
+
+
+def _dashed(draw: ImageDraw.ImageDraw, edges: Rectangle, colour: str, stroke: int) -> None:
+    x1, y1, x2, y2 = edges
+    dash, step = 4 * stroke, 7 * stroke
+    for start in np.arange(x1, x2, step):
+        end = min(start + dash, x2)
+        draw.rectangle((start, y1, end, min(y1 + stroke - 1, y2)), fill=colour)
+        draw.rectangle((start, max(y2 - stroke + 1, y1), end, y2), fill=colour)
+    for start in np.arange(y1, y2, step):
+        end = min(start + dash, y2)
+        draw.rectangle((x1, start, min(x1 + stroke - 1, x2), end), fill=colour)
+        draw.rectangle((max(x2 - stroke + 1, x1), start, x2, end), fill=colour)
+
+
+def _note(image: Image.Image, text: str) -> None:
+    """Words in the lower left corner."""
+    draw, font = ImageDraw.Draw(image), _font(image)
+    text = wrapped(text, image.width, font)
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+    height = image.height - (bottom - top) - 6
+    draw.rectangle((0, height, right - left + 6, image.height), fill=INK)
+    draw.text((3 - left, height + 3 - top), text, fill=TOGETHER, font=font)
+
+
+def _font(image: Image.Image) -> Font:
+    return ImageFont.load_default(max(10, round(min(image.size) / 30)))
+
+
 def _colour(explanation: Explanation) -> str:
-    return BOXES[(explanation.label - 1) % len(BOXES)]
+    return TOGETHER if explanation.together else BOXES[(explanation.label - 1) % len(BOXES)]
 
 
 def _free_place(
     box: Rectangle, size: tuple[float, float], image: tuple[int, int], taken: Sequence[Rectangle]
 ) -> Rectangle:
-    """Where a label of `size` goes: at the first of the box's corners that is free."""
+    """Where a label of `size` goes: at the first of the box's corners that is free,
+    off the box if there is such a place."""
     (x1, y1, x2, y2), (width, height) = box, size
     places = []
     for left, top in (
@@ -182,7 +289,8 @@ def _free_place(
         top = min(max(0.0, top), max(0.0, image[1] - height - 1))
         places.append((left, top, left + width, top + height))
     free = [place for place in places if not any(_meet(place, other) for other in taken)]
-    return (free or places)[0]
+    beside = [place for place in free if not _meet(place, box)]
+    return (beside or free or places)[0]
 
 
 def _meet(one: Rectangle, other: Rectangle) -> bool:

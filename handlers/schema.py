@@ -85,8 +85,9 @@ class ExplainRequest:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The names in `layer`, at least one."""
-        return tuple(name.strip() for name in (self.layer or EMITTING).split(","))
+        """The names in `layer`, each once, at least one."""
+        names = (name.strip() for name in (self.layer or EMITTING).split(","))
+        return tuple(dict.fromkeys(names))
 
     @property
     def target_name(self) -> str:

@@ -1,4 +1,4 @@
-"""The command line: `python -m jobs explain`."""
+"""The command line: `python -m jobs explain | sweep`."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ import argparse
 import math
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from jobs.errors import report
 from jobs.launch import launch
-from jobs.options import ENGINES, OVERLAYS, JobOptions
+from jobs.options import ENGINES, OVERLAYS, JobOptions, Options, PreviewOptions, SweepOptions
 
-REQUEST_FIELDS = ("method", "target", "layer", "category", "score_threshold", "max_detections")
+REQUEST_FIELDS = (
+    *("method", "target", "layer", "fuse", "category", "score_threshold", "max_detections"),
+    *("box", "candidates", "sum_boxes", "save_raw"),
+)
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 EXIT_CODES = """\
 exit codes: 0 done; 1 a bug; 2 wrong usage (options, input, output, credentials); 3 done, but some
@@ -26,66 +31,205 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return report(lambda: launch(options))
 
 
-def parse(arguments: Sequence[str] | None = None) -> JobOptions:
+def parse(arguments: Sequence[str] | None = None) -> Options:
     """The options of a command line; argparse itself exits with 2 where they make no sense."""
     values = vars(_parser().parse_args(arguments))
-    del values["command"]
-    given = {name: values.pop(name) for name in REQUEST_FIELDS}
-    return JobOptions(
-        **{**values, "inputs": tuple(uri for several in values["inputs"] for uri in several)},
-        request={name: value for name, value in given.items() if value is not None},
-    )
+    command = values.pop("command")
+    parser = values.pop("parser")
+    given = {name: values.pop(name, None) for name in REQUEST_FIELDS}
+    request = {name: value for name, value in given.items() if value is not None}
+    if command == "sweep":
+        for name in ("layers", "methods"):
+            values[name] = tuple(values[name])
+        return SweepOptions(**values, request=request)
+    return _explain_options(parser, values, request)
+
+
+def _explain_options(
+    parser: argparse.ArgumentParser, values: dict[str, Any], request: dict[str, Any]
+) -> Options:
+    if values.pop("preview_model"):
+        return PreviewOptions(
+            values["archive"], request.get("target"), values["device"], values["precision"]
+        )
+    # argparse cannot require what --preview-model does without.
+    places = {"archive": "--archive", "inputs": "--input", "output": "--output"}
+    missing = [option for name, option in places.items() if values[name] is None]
+    if missing:
+        parser.error(f"the following arguments are required: {', '.join(missing)}")
+    if request.get("fuse") and request.get("save_raw"):
+        parser.error("--save-raw keeps layers' own activations: give it without --fuse")
+    values["inputs"] = tuple(uri for several in values["inputs"] for uri in several)
+    return JobOptions(**values, request=request)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m jobs", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    explain = commands.add_parser(
-        "explain",
-        help="explain a detector's boxes on many pictures, or on one",
-        description="Explains every box that an archive's detector draws on the input's pictures.",
-        epilog=EXIT_CODES,
+    _add_explain(
+        commands.add_parser(
+            "explain",
+            help="explain a detector's boxes on many pictures, or on one",
+            description="Explains every box that an archive's detector draws on the input's"
+            " pictures.",
+            epilog=EXIT_CODES,
+        )
     )
+    _add_sweep(
+        commands.add_parser(
+            "sweep",
+            help="draw one picture's explanations by several methods on several layers",
+            description="Draws a grid: a row for each method, a column for each layer.",
+        )
+    )
+    return parser
+
+
+def _add_explain(parser: argparse.ArgumentParser) -> None:
     place = "s3://bucket/prefix or a folder"
-    explain.add_argument("--archive", required=True, help="a .mar file, or its s3:// URI")
-    explain.add_argument(
+    parser.set_defaults(parser=parser)
+    parser.add_argument("--archive", help="a .mar file, or its s3:// URI")
+    parser.add_argument(
         "--input",
         dest="inputs",
-        required=True,
         nargs="+",
         action="append",
         metavar="INPUT",
         help=f"pictures: {place} (with all below it), or files; may be given several times",
     )
-    explain.add_argument("--output", required=True, help=f"where the results go: {place}")
-    explain.add_argument("--method", help="how to explain, e.g. odam (default: the archive's)")
-    explain.add_argument("--target", help="what to explain, e.g. class (default: the archive's)")
-    explain.add_argument("--layer", help="where to look (default: the level that emitted the box)")
-    explain.add_argument("--category", help="explain only boxes of this category")
-    explain.add_argument(
-        "--score-threshold", type=_share, help="explain only boxes scoring at least this, 0 to 1"
+    parser.add_argument("--output", help=f"where the results go: {place}")
+    parser.add_argument(
+        "--preview-model",
+        action="store_true",
+        help="print the detector's modules, a star at each that --layer takes, and stop",
     )
-    explain.add_argument(
-        "--max-detections", type=_count, help="explain at most this many boxes of a picture"
+    parser.add_argument("--method", help="how to explain, e.g. odam (default: the archive's)")
+    parser.add_argument(
+        "--layer",
+        nargs="+",
+        action=_Layers,
+        metavar="NAME",
+        help="where to look: emitting (the level that emitted the box), roi, pyramid, or modules"
+        " by name; several give a heatmap each",
     )
-    explain.add_argument("--batch-size", type=_count, default=JobOptions.batch_size)
-    explain.add_argument("--device", default=JobOptions.device, help="cpu, cuda, cuda:1, ...")
-    explain.add_argument("--precision", default=JobOptions.precision)
-    explain.add_argument(
+    parser.add_argument(
+        "--fuse", action="store_true", default=None, help="one heatmap of several layers"
+    )
+    parser.add_argument(
+        "--sum-boxes",
+        action="store_true",
+        default=None,
+        help="one heatmap for all boxes of a picture together",
+    )
+    parser.add_argument(
+        "--save-raw", action="store_true", default=None, help="keep activations and gradients"
+    )
+    _add_choice_of_boxes(parser)
+    _add_machine(parser)
+    parser.add_argument("--batch-size", type=_count, default=JobOptions.batch_size)
+    parser.add_argument(
         "--shard-size",
         type=_count,
         default=JobOptions.shard_size,
         help="pictures per shard, the unit of commit (default %(default)s)",
     )
-    explain.add_argument(
+    parser.add_argument(
         "--overlays",
         choices=OVERLAYS,
         default=JobOptions.overlays,
         help="pictures to write: all boxes in one; each box, too; auto is each for up to 100 local"
         " pictures, else none",
     )
-    explain.add_argument("--engine", choices=ENGINES, default=JobOptions.engine)
-    return parser
+    parser.add_argument("--engine", choices=ENGINES, default=JobOptions.engine)
+
+
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(parser=parser)
+    parser.add_argument("--archive", required=True, help="a .mar file, or its s3:// URI")
+    parser.add_argument("--input", required=True, metavar="PICTURE", help="a file or s3:// URI")
+    parser.add_argument(
+        "--output",
+        required=True,
+        type=_picture_name,
+        metavar="PICTURE",
+        help="what to draw: a name or s3:// URI ending in .png or .jpg",
+    )
+    parser.add_argument(
+        "--layers",
+        required=True,
+        nargs="+",
+        metavar="PATTERN",
+        help="names, or patterns in quotes as the shell has them: * stands for anything, dots, too",
+    )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=SweepOptions.methods,
+        metavar="METHOD",
+        help="default: gradcam gradcam++",
+    )
+    _add_choice_of_boxes(parser)
+    _add_machine(parser)
+
+
+def _add_choice_of_boxes(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--target", help="what to explain, e.g. class (default: the archive's)")
+    parser.add_argument("--category", help="explain only boxes of this category")
+    parser.add_argument(
+        "--score-threshold", type=_share, help="explain only boxes scoring at least this, 0 to 1"
+    )
+    parser.add_argument(
+        "--max-detections", type=_count, help="explain at most this many boxes of a picture"
+    )
+    parser.add_argument(
+        "--box",
+        nargs="+",
+        action=_Box,
+        metavar="X",
+        help="why not: explain the candidate nearest to this box, x1 y1 x2 y2 in pixels, and say"
+        " why it was dropped; with --category the nearest of that category",
+    )
+    parser.add_argument(
+        "--candidates",
+        type=_count,
+        help="explain so many of the strongest candidates before suppression",
+    )
+
+
+def _add_machine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default=JobOptions.device, help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--precision", default=JobOptions.precision, help="fp32 or bf16")
+
+
+class _Layers(argparse.Action):
+    """Several names, apart or with commas between them, to a request's one `layer`."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        names = [name.strip() for value in values for name in value.split(",")]
+        setattr(namespace, self.dest, ",".join(dict.fromkeys(names)))
+
+
+class _Box(argparse.Action):
+    """Four numbers, apart or with commas between them."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        parts = [part for value in values for part in value.split(",") if part]
+        try:
+            numbers = [float(part) for part in parts]
+        except ValueError:
+            numbers = []
+        if len(numbers) != 4:
+            got = " ".join(values)
+            raise argparse.ArgumentError(self, f"expected four numbers x1 y1 x2 y2, got {got}")
+        setattr(namespace, self.dest, numbers)
+
+
+def _picture_name(text: str) -> str:
+    if not text.lower().endswith(PICTURE_SUFFIXES):
+        raise argparse.ArgumentTypeError(
+            f"expected a name ending in {', '.join(PICTURE_SUFFIXES)}, got {text}"
+        )
+    return text
 
 
 def _count(text: str) -> int:

@@ -16,7 +16,7 @@ from handlers.schema import Explanation
 from jobs.errors import MissingObjectError
 from jobs.listing import Listing
 from jobs.names import CONTACT_SHEET, array_name, printable
-from jobs.shard import folder
+from jobs.shard import folder, on_several_layers
 from jobs.store import Store
 from jobs.tables import read_npz, read_rows
 
@@ -27,6 +27,8 @@ CELL = 320  # pixels
 
 def write_contact_sheet(listing: Listing, output: Store, shards: int, shard_size: int) -> bool:
     """Draws the first pictures that have detections; False, and no sheet, if there are none.
+
+    Of several layers the first is drawn.
 
     From tables, heatmaps and pictures read back, so that it is the same after a resumed run. A
     picture that has gone since is left out.
@@ -56,14 +58,17 @@ def _explained(
         if not rows:
             continue
         maps = read_npz(output.read(folder(number) + "heatmaps.npz"))
+        several = on_several_layers(row["layer"] for row in rows)
+        rows = [row for row in rows if row["layer"] == rows[0]["layer"]]
         entries = islice(listing.entries, number * shard_size, (number + 1) * shard_size)
         keys = {printable(entry.key): entry.key for entry in entries}
         for name, group in groupby(rows, key=lambda row: str(row["key"])):
             key = keys[name]
-            yield (
-                key,
-                [_explanation(row, maps[array_name(key, row["index"])]) for row in group],
-            )
+            yield key, [_explanation(row, maps[_name(key, row, several)]) for row in group]
+
+
+def _name(key: str, row: Mapping[str, Any], several: bool) -> str:
+    return array_name(key, row["index"], row["layer"] if several else None)
 
 
 def _explanation(row: Mapping[str, Any], stored: NDArray[Any]) -> Explanation:
@@ -73,6 +78,9 @@ def _explanation(row: Mapping[str, Any], stored: NDArray[Any]) -> Explanation:
         label=row["label"],
         category=row["category"],
         score=row["score"],
+        outcome=row["outcome"],
+        suppressed_by=row["suppressed_by"],
+        together=tuple(row["together"]),
         method=row["method"],
         target=row["target"],
         layer=row["layer"],

@@ -11,16 +11,16 @@ from pathlib import Path
 from types import FrameType
 
 from archives.verify import UnsafeArchiveError, extract
-from handlers.manifest import ArchiveError
+from handlers.manifest import FORMAT_VERSION, ArchiveError
 from jobs.errors import Interrupted, MissingObjectError, UnsafeError, UsageError
 from jobs.names import shortened
-from jobs.options import ArchiveFacts, JobOptions, WorkOrder
+from jobs.options import ArchiveFacts, Options, WorkOrder
 from jobs.store import S3_SCHEME, open_root, split_uri
 
 PROJECT = Path(__file__).resolve().parent.parent
 
 
-def launch(options: JobOptions) -> int:
+def launch(options: Options) -> int:
     """Verifies and unpacks the archive, runs the worker, and returns the worker's exit code.
 
     SIGINT and SIGTERM are passed on to it. What was unpacked is removed at the end.
@@ -46,7 +46,7 @@ def launch(options: JobOptions) -> int:
             signal.signal(number, handler)
 
 
-def _unpack(options: JobOptions, private: Path) -> WorkOrder:
+def _unpack(options: Options, private: Path) -> WorkOrder:
     path = _fetch(options.archive, private)
     folder = private / "archive"
     try:
@@ -56,6 +56,12 @@ def _unpack(options: JobOptions, private: Path) -> WorkOrder:
     except ArchiveError as error:
         text = str(error).replace(options.archive, shortened(options.archive))
         raise UsageError(text) from error
+    if manifest.format < FORMAT_VERSION:
+        # It still serves: TorchServe runs nothing but its own code.
+        raise UsageError(
+            f"{shortened(options.archive)} has format {manifest.format}: its code is older than"
+            f" these jobs, which need format {FORMAT_VERSION}; build it again"
+        )
     return WorkOrder(
         options, ArchiveFacts(manifest.name, manifest.version, manifest.digest), folder
     )

@@ -41,6 +41,8 @@ def shortened(text: str) -> str:
     return f"{text[:half]}...{text[-half:]}"
 
 
-def array_name(key: str, index: int) -> str:
-    """The name in heatmaps.npz of the detection `index` of picture `key`."""
-    return f"{encoded(key)}#{index}"
+def array_name(key: str, index: int, layer: str | None = None) -> str:
+    """The name in heatmaps.npz of the detection `index` of picture `key`; with the layer where
+    each box has a map on several."""
+    name = f"{encoded(key)}#{index}"
+    return name if layer is None else f"{name}#{layer}"

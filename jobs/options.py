@@ -1,12 +1,12 @@
-"""What a job was asked to do: one frozen dataclass, passed whole from the command to the worker."""
+"""What was asked: one frozen dataclass for each command, passed whole to the worker."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 OVERLAYS = ("auto", "none", "all", "each")
 ENGINES = ("local",)
@@ -39,6 +39,42 @@ class JobOptions:
 
 
 @dataclass(frozen=True)
+class SweepOptions:
+    """The command line of `jobs sweep`.
+
+    archive, input: a file or its s3:// URI each. output: likewise, ending in .png, .jpg or .jpeg.
+    layers: names, or patterns of the shell's kind, at least one.
+    methods: names, at least one.
+    request: the other fields of ExplainRequest that were given.
+    """
+
+    archive: str
+    input: str
+    output: str
+    layers: tuple[str, ...]
+    methods: tuple[str, ...] = ("gradcam", "gradcam++")
+    request: Mapping[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class PreviewOptions:
+    """The command line of `jobs explain --preview-model`; target: None for the archive's."""
+
+    archive: str
+    target: str | None = None
+    device: str = "cpu"
+    precision: str = "fp32"
+
+
+Options: TypeAlias = JobOptions | SweepOptions | PreviewOptions
+COMMANDS: Mapping[str, Callable[..., Options]] = {
+    kind.__name__: kind for kind in (JobOptions, SweepOptions, PreviewOptions)
+}
+
+
+@dataclass(frozen=True)
 class ArchiveFacts:
     """What the verification of the archive, from outside, found."""
 
@@ -54,16 +90,23 @@ class WorkOrder:
     folder: where the archive lies unpacked; private to this run.
     """
 
-    options: JobOptions
+    options: Options
     archive: ArchiveFacts
     folder: Path
 
     def to_json(self) -> str:
-        return json.dumps({**asdict(self), "folder": str(self.folder)})
+        command = type(self.options).__name__
+        return json.dumps({**asdict(self), "folder": str(self.folder), "command": command})
 
     @classmethod
     def from_json(cls, text: str) -> WorkOrder:
         values = json.loads(text)
-        options = values["options"]
-        options["inputs"] = tuple(options["inputs"])
-        return cls(JobOptions(**options), ArchiveFacts(**values["archive"]), Path(values["folder"]))
+        options = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values["options"].items()
+        }
+        return cls(
+            COMMANDS[values["command"]](**options),
+            ArchiveFacts(**values["archive"]),
+            Path(values["folder"]),
+        )

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from jobs.errors import ConflictError, MissingObjectError
 from jobs.listing import Listing
 from jobs.names import RECORD
-from jobs.options import WorkOrder
+from jobs.options import JobOptions, WorkOrder
 from jobs.store import Store
 
 if TYPE_CHECKING:
     from handlers.schema import ExplainRequest
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 RUNNING = "running"
 DONE = "done"
 
@@ -26,18 +26,21 @@ DONE = "done"
 def new_record(
     order: WorkOrder, request: ExplainRequest, overlays: str, listing: Listing, shards: int
 ) -> dict[str, Any]:
-    """The run.json of a job that starts now.
+    """The run.json of a job (its order's options are JobOptions) that starts now.
 
     `options` decide what the tables hold; `execution` only how they are made, and may differ
     when a run is taken up again.
     """
     options = order.options
+    assert isinstance(options, JobOptions)
+    asked = asdict(request).items()
     return {
         "schema_version": SCHEMA_VERSION,
         "status": RUNNING,
         "archive": {**asdict(order.archive), "uri": options.archive},
         "options": {
-            **asdict(request),
+            # As JSON gives them back: a later run's are compared with these.
+            **{name: list(each) if isinstance(each, tuple) else each for name, each in asked},
             "precision": options.precision,
             "shard_size": options.shard_size,
             "overlays": overlays,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jobs import errors, record
 from jobs.listing import Listing, list_input
 from jobs.names import CONTACT_SHEET, RECORD
-from jobs.options import WorkOrder
+from jobs.options import JobOptions, WorkOrder
 from jobs.progress import Progress, counted, speed
 from jobs.shard import Pools, Task, load_ahead, read_stats, run_shard
 from jobs.store import Store, open_store
@@ -29,6 +29,7 @@ def run(order: WorkOrder, explainer: Explainer, request: ExplainRequest) -> int:
     committed before that stays, and the same call does the rest.
     """
     options = order.options
+    assert isinstance(options, JobOptions)
     output = open_store(options.output)
     before = record.read_record(output)
     listing = list_input(options.inputs, options.output)
@@ -107,6 +108,8 @@ def _summarise(found: Mapping[str, Any], output: Store) -> int:
     print(f"  tables       {output.uri}/shards/*/detections.parquet, heatmaps.npz beside each")
     if found["options"]["overlays"] != "none":
         print(f"  overlays     {output.uri}/shards/*/overlays/")
+    if found["options"].get("save_raw"):
+        print(f"  raw          {output.uri}/shards/*/raw/")
     if not counts["failures"]:
         return errors.DONE
     _say(

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -16,8 +16,15 @@ from numpy.typing import NDArray
 
 from handlers.images import decode_picture
 from handlers.metrics.pointing import energy_in_box, peak
-from handlers.render import draw_boxes, encode_jpeg, overlay, overlay_all
-from jobs.errors import DeniedObjectError, DeviceLostError, MissingObjectError, one_line
+from handlers.render import draw_boxes, encode_jpeg, overlay_all
+from handlers.schema import RequestError
+from jobs.errors import (
+    DeniedObjectError,
+    DeviceLostError,
+    MissingObjectError,
+    UsageError,
+    one_line,
+)
 from jobs.names import array_name, encoded, file_name, printable
 from jobs.store import CONNECTIONS, Entry, Store
 from jobs.tables import DETECTIONS, FAILURES, npz_bytes, parquet_bytes
@@ -188,7 +195,7 @@ def _explain(
         found = _call(pictures, task)
         results = iter([*zip(pictures, found, strict=True)])
     except Exception as error:  # whose fault it is shows below, one by one
-        _check_device(error)
+        _check_whose(error)
         return [each if isinstance(each, Failure) else _explain_one(each, task) for each in window]
     return [each if isinstance(each, Failure) else next(results) for each in window]
 
@@ -197,12 +204,18 @@ def _explain_one(picture: Picture, task: Task) -> tuple[Picture, list[Explanatio
     try:
         return picture, _call([picture], task)[0]
     except Exception as error:  # anything a detector raises for a picture is that picture's row
-        _check_device(error)
+        _check_whose(error)
         return Failure.of(picture.key, "explain", error)
 
 
-def _check_device(error: Exception) -> None:
-    """A lost GPU would fail every picture that follows, and commit all of them as failures."""
+def _check_whose(error: Exception) -> None:
+    """Raises what is no picture's fault.
+
+    A lost GPU, and a request that cannot be served, would fail every picture that follows, and
+    commit all of them as failures.
+    """
+    if isinstance(error, RequestError):
+        raise UsageError(one_line(error)) from error
     if type(error).__name__ == "AcceleratorError":  # torch's; an OutOfMemoryError is another
         raise DeviceLostError(f"the device failed: {one_line(error)}") from error
 
@@ -222,17 +235,27 @@ def _finish(
         return result, []
     picture, explanations = result
     try:
+        several = on_several_layers(each.layer for each in explanations)
+        named = {
+            array_name(picture.key, each.index, each.layer if several else None): each
+            for each in explanations
+        }
         done = Done(
             [_row(picture, each) for each in explanations],
-            {array_name(picture.key, each.index): _stored(each) for each in explanations},
+            {name: _stored(each) for name, each in named.items()},
         )
-        drawn = _draw(picture, explanations, task.overlays)
+        files = _draw(picture, explanations, task.overlays) | _raw(picture, named)
     except Exception as error:
         return Failure.of(picture.key, "render", error), []
-    where = f"{folder(number)}overlays/"
     return done, [
-        pools.transfer.submit(task.output.write, where + name, data) for name, data in drawn.items()
+        pools.transfer.submit(task.output.write, folder(number) + name, data)
+        for name, data in files.items()
     ]
+
+
+def on_several_layers(layers: Iterable[str]) -> bool:
+    """Whether the layers of a picture's explanations, or of a table's rows, are several."""
+    return len(set(layers)) > 1
 
 
 def _row(picture: Picture, explanation: Explanation) -> dict[str, Any]:
@@ -255,6 +278,9 @@ def _row(picture: Picture, explanation: Explanation) -> dict[str, Any]:
         "target": explanation.target,
         "layer": explanation.layer,
         "level": explanation.level,
+        "outcome": explanation.outcome,
+        "suppressed_by": explanation.suppressed_by,
+        "together": list(explanation.together),
         "map_height": heatmap.shape[0],
         "map_width": heatmap.shape[1],
         "map_max": float(heatmap.max()),
@@ -277,13 +303,25 @@ def _draw(picture: Picture, explanations: Sequence[Explanation], overlays: str) 
     """JPEG files by name, as `overlays` asks for them."""
     if overlays == "none":
         return {}
-    name = file_name(picture.key)
+    name = f"overlays/{file_name(picture.key)}"
     images = {f"{name}.jpg": overlay_all(picture.pixels, explanations)}
     if overlays == "each":
         images[f"{name}.boxes.jpg"] = draw_boxes(picture.pixels, explanations)
-        for each in explanations:
-            images[f"{name}.{each.index:03d}.jpg"] = overlay(picture.pixels, each)
+        for index in {each.index: None for each in explanations}:
+            own = [each for each in explanations if each.index == index]
+            images[f"{name}.{index:03d}.jpg"] = overlay_all(picture.pixels, own)
     return {name: encode_jpeg(image) for name, image in images.items()}
+
+
+def _raw(picture: Picture, named: Mapping[str, Explanation]) -> dict[str, bytes]:
+    """One .npz file by its name, of the activations and gradients that were kept, if any."""
+    arrays = {
+        f"{name}/{kind}": np.asarray(tensor, dtype=np.float32)
+        for name, each in named.items()
+        for kind, tensor in (("activation", each.activation), ("gradient", each.gradient))
+        if tensor is not None
+    }
+    return {f"raw/{file_name(picture.key)}.npz": npz_bytes(arrays)} if arrays else {}
 
 
 def _commit(
@@ -298,6 +336,7 @@ def _commit(
     failures = [each for each in outcomes if isinstance(each, Failure)]
     rows = [row for each in done for row in each.rows]
     maps = {name: array for each in done for name, array in each.maps.items()}
+    boxes = {(row["key"], row["index"]): row["category"] for row in rows}
     where = folder(number)
     output.write(where + "heatmaps.npz", npz_bytes(maps))
     output.write(where + "detections.parquet", parquet_bytes(rows, DETECTIONS))
@@ -308,9 +347,9 @@ def _commit(
         "shard": number,
         "pictures": len(entries),
         "pictures_with_detections": sum(bool(each.rows) for each in done),
-        "detections": len(rows),
+        "detections": len(boxes),
         "failures": len(failures),
-        "categories": dict(Counter(row["category"] for row in rows).most_common()),
+        "categories": dict(Counter(boxes.values()).most_common()),
         "seconds": round(seconds, 3),
         "shortened_names": {
             file_name(entry.key): printable(entry.key)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 # A column's unit or meaning where its name does not say it: README, "Run a job".
 DETECTIONS = pa.schema(
     [
-        pa.field(name, kind, nullable=False)
+        pa.field(name, kind, nullable=name == "suppressed_by")
         for name, kind in (
             ("key", pa.string()),
             ("index", pa.int32()),
@@ -32,6 +32,9 @@ DETECTIONS = pa.schema(
             ("target", pa.string()),
             ("layer", pa.string()),
             ("level", pa.string()),
+            ("outcome", pa.string()),
+            ("suppressed_by", pa.int32()),
+            ("together", pa.list_(pa.int32())),
             ("map_height", pa.int32()),
             ("map_width", pa.int32()),
             ("map_max", pa.float32()),

@@ -11,8 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from jobs.errors import Interrupted, UnsafeError, UsageError, report
-from jobs.options import WorkOrder
+from jobs.errors import DONE, Interrupted, UnsafeError, UsageError, report
+from jobs.options import JobOptions, PreviewOptions, SweepOptions, WorkOrder
 
 if TYPE_CHECKING:
     from handlers.explainer import Explainer
@@ -33,29 +33,47 @@ def main(order_file: str) -> int:
 
 
 def _work(order: WorkOrder) -> int:
-    explainer, request = _prepare(order)
-    from jobs.run import run  # imports handlers, so only after the check in _prepare
-
-    return run(order, explainer, request)
-
-
-def _prepare(order: WorkOrder) -> tuple[Explainer, ExplainRequest]:
-    """The archive's explainer and a checked request; nothing has been read or written yet."""
     import handlers
 
     _check_origin(str(handlers.__file__), order.folder)
     from handlers.explainer import Explainer
     from handlers.manifest import ArchiveError
-    from handlers.schema import ExplainRequest, RequestError
+    from handlers.schema import RequestError
+    from handlers.tap import NonFiniteError
 
     options = order.options
     try:
         explainer = Explainer.from_archive(order.folder, options.device, options.precision)
-        request = ExplainRequest.from_fields(options.request, explainer.defaults)
-        explainer.check(request)
-    except (ArchiveError, RequestError) as error:
+        if isinstance(options, PreviewOptions):
+            _print(explainer.preview(options.target or explainer.defaults.target_name))
+            return DONE
+        if isinstance(options, SweepOptions):
+            from jobs.sweep import sweep  # imports handlers, so only after the check of origin
+
+            return sweep(options, explainer)
+        request = _request(options, explainer)
+    except (ArchiveError, NonFiniteError, RequestError) as error:
         raise UsageError(str(error)) from error
-    return explainer, request
+    from jobs.run import run
+
+    return run(order, explainer, request)
+
+
+def _request(options: JobOptions, explainer: Explainer) -> ExplainRequest:
+    """A checked request; nothing has been read or written yet."""
+    from handlers.schema import ExplainRequest
+
+    request = ExplainRequest.from_fields(options.request, explainer.defaults)
+    explainer.check(request)
+    return request
+
+
+def _print(text: str) -> None:
+    """Prints, also to a reader that stops early, as `head` does."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _check_origin(imported: str, folder: Path) -> None:

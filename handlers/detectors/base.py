@@ -252,6 +252,9 @@ class Detector(Protocol):
     def prepare(self, picture: Tensor) -> Inputs:
         """One uint8 picture [3, H, W] as network input (B = 1). Raises PictureError."""
 
+    def sample(self) -> Inputs:
+        """Inputs of a small blank picture, to see what the network's modules give."""
+
     def features(self, inputs: Inputs) -> Features:
         """The feature maps, each [B, C, h, w]: the expensive part."""
 

@@ -35,11 +35,16 @@ class TorchvisionDetector:
 
     @torch.no_grad()
     def _probe(self) -> dict[str, Tensor]:
-        """The maps of a square picture of 256 pixels, or of the model's fixed size."""
-        device = next(self.model.parameters()).device
-        width, height = self.model.transform.fixed_size or (256, 256)
+        """The maps of a blank picture."""
         with undisturbed(self.model):
-            return self.maps(torch.zeros(1, 3, height, width, device=device))
+            return self.maps(self.sample().tensors)
+
+    def sample(self) -> Inputs:
+        """A square of 256 pixels, or of the model's fixed size."""
+        width, height = self.model.transform.fixed_size or (256, 256)
+        device = next(self.model.parameters()).device
+        frame = Geometry(width, height, float(width), float(height), 1.0, 1.0)
+        return Inputs(torch.zeros(1, 3, height, width, device=device), [(height, width)], [frame])
 
     def maps(self, tensors: Tensor) -> dict[str, Tensor]:
         """Feature maps by name, finest first, of inputs [B, 3, h, w]."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -37,6 +39,7 @@ def test_survey_names_parts_shapes_and_targets(explainer: Explainer) -> None:
         ("roi", "objectness", "allowed: emitting, pyramid, or a module's name"),
         ("emitting,roj", "class", "got 'roj'; allowed: emitting, roi, pyramid"),
         ("", "class", "got ''"),
+        ("head.foo", "class", "allowed: emitting, roi, pyramid, "),
     ],
 )
 def test_refused_layers_name_near_ones(
@@ -66,16 +69,21 @@ def test_several_layers_and_their_fusion(explainer: Explainer) -> None:
     alone = ExplainRequest(layer=CONV, score_threshold=0, max_detections=2)
     for one, other in zip(found[::3], explainer.explain([PICTURE], alone)[0], strict=True):
         assert torch.equal(one.heatmap, other.heatmap)
-    fused = ExplainRequest(layer=f"{CONV},{CONV}", fuse=True, score_threshold=0, max_detections=1)
-    both = explainer.explain([PICTURE], fused)[0][0]
-    assert both.layer == f"{CONV}+{CONV}"
-    assert torch.allclose(both.heatmap, found[0].heatmap / found[0].heatmap.max(), atol=1e-6)
+
+
+def test_fused_maps_are_the_mean_of_normalised_ones(explainer: Explainer) -> None:
+    layers = f"{CONV},{CONV.removesuffix('0')}1"  # the convolution and its normalisation
+    request = ExplainRequest(layer=layers, score_threshold=0, max_detections=1, method="gradcam")
+    one, other = (each.heatmap for each in explainer.explain([PICTURE], request)[0])
+    fused = explainer.explain([PICTURE], replace(request, fuse=True))[0][0]
+    assert fused.layer == layers.replace(",", "+")
+    assert torch.allclose(fused.heatmap, one / one.max() / 2 + other / other.max() / 2, atol=1e-6)
 
 
 def test_fusion_lies_where_its_parts_lie(explainer: Explainer) -> None:
     request = ExplainRequest(layer="emitting,roi", score_threshold=0, max_detections=1)
     parts = explainer.explain([PICTURE], request)[0]
-    fused = explainer.explain([PICTURE], ExplainRequest(**{**vars(request), "fuse": True}))[0][0]
+    fused = explainer.explain([PICTURE], replace(request, fuse=True))[0][0]
     mean = sum(part.normalised() for part in parts) / 2
     assert fused.geometry == parts[0].geometry
     assert float((fused.on_picture() - mean).abs().mean()) < 0.02
@@ -89,3 +97,13 @@ def test_raw_activation_and_gradient_make_the_map(explainer: Explainer) -> None:
             assert each.gradient is not None
             product = (each.activation * each.gradient).sum(0).clamp(min=0)
             assert torch.allclose(product, each.heatmap, atol=1e-4 * float(each.heatmap.max()))
+
+
+@pytest.mark.parametrize("fields", [{"sum_boxes": True}, {"target": "box_score"}])
+def test_boxes_together_have_no_pooled_map(explainer: Explainer, fields: dict[str, bool]) -> None:
+    with pytest.raises(RequestError, match="boxes together have none"):
+        explainer.check(ExplainRequest(layer="roi", **fields))  # type: ignore[arg-type]
+
+
+def test_layers_named_twice_count_once() -> None:
+    assert ExplainRequest(layer="roi, emitting,roi").layers == ("roi", "emitting")

@@ -47,7 +47,7 @@ def verdicts(limits: Limits) -> Verdicts:
     ("place", "text", "suppressed_by"),
     [
         (0, "reported as box 0", None),
-        (1, "suppressed by box 0 (cat 0.90; IoU 0.82, above 0.5)", 0),
+        (1, "suppressed by box 0 (cat 0.89; IoU 0.82, above 0.5)", 0),
         (2, "reported as box 1", None),
         (3, "beyond the limit of 2 boxes", None),
         (4, "suppressed by cat 0.60, itself beyond the limit (IoU 0.90, above 0.5)", None),

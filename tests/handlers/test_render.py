@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,12 +13,14 @@ from handlers.images import Geometry
 from handlers.render import (
     _free_place,
     _meet,
+    caption,
     contact_sheet,
     draw_boxes,
     encode_heatmap,
     encode_jpeg,
     overlay,
     overlay_all,
+    resized,
 )
 from handlers.schema import Explanation
 
@@ -115,3 +118,90 @@ def test_labels_do_not_cover_each_other() -> None:
     assert len(set(places)) == 4
     assert places[0] == (40, 30, 70, 40)
     assert not any(_meet(one, other) for one in places for other in places if one is not other)
+
+
+def test_a_label_leaves_its_box_free_at_the_border() -> None:
+    assert _free_place((40, 0, 80, 20), (30, 10), (200, 200), []) == (40, 20, 70, 30)
+    assert _free_place((0, 0, 200, 200), (30, 10), (200, 200), []) == (0, 0, 30, 10)
+
+
+REPORTED = explanation(2, 1)
+SUPPRESSED = "suppressed by box 3 (cat 0.98; IoU 0.81, above 0.5)"
+
+
+@pytest.mark.parametrize(
+    ("outcome", "least", "most"),
+    [
+        ("reported", 1, 1),
+        ("reported as box 3", 1, 1),
+        (SUPPRESSED, 0.45, 0.75),
+        ("below the score threshold of 0.05", 0.45, 0.75),
+    ],
+)
+def test_boxes_that_were_not_reported_are_dashed(outcome: str, least: float, most: float) -> None:
+    wide = replace(REPORTED, box=(10.0, 60.0, 150.0, 100.0), outcome=outcome)
+    pixels = np.asarray(overlay(PICTURE, wide, labels=False))
+    colour = (0x4C, 0xC9, 0xF0)
+    for line in (pixels[60, 10:150], pixels[99, 10:150], pixels[60:100, 10], pixels[60:100, 149]):
+        assert least <= (line == colour).all(-1).mean() <= most
+
+
+@pytest.mark.parametrize(
+    ("changes", "boxes", "expected"),
+    [
+        ({}, 1, "cat 0.90"),
+        ({"score": 0.999}, 1, "cat 0.99"),
+        ({"score": 0.0499, "outcome": "below the score threshold of 0.05"}, 1,
+         "cat 0.049: below the score threshold of 0.05"),
+        ({"score": 0.0004}, 1, "cat <0.001"),
+        ({"outcome": SUPPRESSED}, 1, f"cat 0.90: {SUPPRESSED}"),
+        ({"outcome": SUPPRESSED}, 2, "cat 0.90: suppressed by box 3"),
+        ({"outcome": SUPPRESSED}, 20, "cat 0.90"),
+        ({"together": (0, 2, 5)}, 1, "3 boxes together"),
+    ],
+)  # fmt: skip
+def test_labels(changes: dict[str, object], boxes: int, expected: str) -> None:
+    assert caption(replace(REPORTED, **changes), boxes) == expected  # type: ignore[arg-type]
+
+
+def test_several_layers_are_drawn_side_by_side() -> None:
+    there = replace(explanation(6, 1), index=1, layer="roi")
+    image = overlay_all(PICTURE, [explanation(2, 1), there])
+    assert image.width == 8 + 2 * 168
+    top = image.height - 8 - 120
+    light = brightness(image)[top:]
+    first, second = light[70, 8:168], light[70, 176:336]
+    assert first[50] > 120 > 90 > first[145]
+    assert second[130] > 120 > 90 > second[45]
+
+
+def test_of_many_layers_more_rows_of_smaller_pictures() -> None:
+    layers = [replace(explanation(2, 1), layer=f"layer{number}") for number in range(6)]
+    large = torch.full((3, 1200, 1600), 90, dtype=torch.uint8)
+    geometry = Geometry(1600, 1200, 160.0, 120.0, 0.1, 0.1)
+    image = overlay_all(large, [replace(each, geometry=geometry) for each in layers])
+    assert image.width == 8 + 4 * 408
+    assert 600 < image.height < 700
+
+
+def test_a_box_on_several_layers_is_drawn_once() -> None:
+    both = [REPORTED, replace(REPORTED, layer="roi")]
+    one, two = draw_boxes(PICTURE, both), draw_boxes(PICTURE, [REPORTED])
+    assert np.array_equal(np.asarray(one), np.asarray(two))
+
+
+def test_a_map_without_heat_says_so() -> None:
+    cold = replace(REPORTED, heatmap=torch.zeros(6, 8))
+    noted, plain = brightness(overlay(PICTURE, cold)), brightness(overlay(PICTURE, REPORTED))
+    assert noted[112:, :100].max() > 200 > 100 > plain[112:, :100].max()
+
+
+@pytest.mark.parametrize("longest", [80, 320])
+def test_resized_moves_box_and_heat(longest: int) -> None:
+    picture, (moved,) = resized(PICTURE, [REPORTED], longest)
+    factor = longest / 160
+    assert tuple(picture.shape) == (3, 120 * factor, 160 * factor)
+    assert moved.box == pytest.approx([edge * factor for edge in REPORTED.box])
+    row, column = divmod(int(moved.on_picture().argmax()), longest)
+    assert abs(column - 50 * factor) <= 10 * factor
+    assert abs(row - 70 * factor) <= 10 * factor

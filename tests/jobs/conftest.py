@@ -85,7 +85,7 @@ def remove(place: str, key: str) -> None:
 
 
 class QuickExplainer(Explainer):
-    """Finds two boxes in every picture, with maps that depend on its brightness.
+    """Finds two boxes in every picture, with maps that depend on its brightness and the layer.
 
     A picture of CURSED_WIDTH raises; a black one has no boxes. Counts the pictures it explained.
     """
@@ -123,12 +123,15 @@ class QuickExplainer(Explainer):
                 score=0.75 - place / 4,
                 method=request.method,
                 target=request.target_name,
-                layer="emitting",
+                layer=layer,
                 level="0",
-                heatmap=ramp * level * 1e-9,
+                heatmap=ramp.roll(number, 1) * level * 1e-9,
                 geometry=Geometry(width, height, width, height, 1.0, 1.0),
+                activation=ramp[None] + number if request.save_raw else None,
+                gradient=ramp[None] - place if request.save_raw else None,
             )
             for place in range(2 if level else 0)
+            for number, layer in enumerate(request.layers)
         ]
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from handlers.explainer import Explainer, ExplainRequest
 from handlers.images import decode_picture, to_image
 from handlers.render import encode_jpeg
 from jobs.__main__ import main
 from jobs.store import open_store
+from jobs.sweep import draw
 from jobs.tables import read_npz, read_rows
 from tests.conftest import scene_picture
 from tests.jobs.conftest import picture_bytes, put
@@ -53,12 +55,35 @@ def test_a_folder_of_scenes_and_broken_pictures(
     assert output.find("contact-sheet.jpg")
 
 
+def test_a_sweep_over_the_backbone(demo_archive: Path, demo: Explainer, tmp_path: Path) -> None:
+    picture = scene_picture(0)
+    to_image(picture).save(tmp_path / "scene.png")
+    command = ["sweep", "--archive", str(demo_archive), "--input", str(tmp_path / "scene.png")]
+    command += ["--output", str(tmp_path / "grid.png"), "--methods", "layercam"]
+    assert main([*command, "--layers", "roi", "backbone.body.block?"]) == 0
+    layers = ["roi", *(f"backbone.body.block{number}" for number in (1, 2, 3, 4))]
+    request = ExplainRequest("layercam", layer=",".join(layers), max_detections=1)
+    expected = draw(picture, [demo.explain([picture], request)[0]], layers=5)
+    drawn = np.asarray(Image.open(tmp_path / "grid.png"), dtype=np.int16)
+    assert np.abs(drawn - np.asarray(expected)).max() <= 2
+
+
+@pytest.mark.full
+def test_the_model_is_printed_and_nothing_else(
+    demo_archive: Path, demo: Explainer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["explain", "--archive", str(demo_archive), "--preview-model"]
+    assert main([*command, "--target", "objectness"]) == 0
+    assert capfd.readouterr() == (demo.preview("objectness") + "\n", "")
+
+
 @pytest.mark.parametrize(
     ("option", "value", "allowed"),
     [
         ("--method", "gradcamm", "gradcam, "),
-        ("--target", "mask", "class, probability"),
-        ("--layer", "layer9", "emitting"),
+        ("--target", "mask", "class, combined"),
+        ("--layer", "backbone.body.block9", "backbone.body.block4"),
+        ("--box", "4 3 2 1", "x1 < x2 and y1 < y2"),
         ("--category", "unicorn", "umbrella"),
         ("--device", "warp", "what torch has on this machine"),
         ("--precision", "fp8", "fp32"),
@@ -74,9 +99,9 @@ def test_unknown_names_are_answered_with_the_valid_ones(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     command = ["explain", "--archive", str(demo_archive), "--input", str(tmp_path)]
-    assert main([*command, "--output", str(tmp_path / "out"), option, value]) == 2
+    assert main([*command, "--output", str(tmp_path / "out"), option, *value.split()]) == 2
     error = capfd.readouterr().err
-    assert value in error
+    assert value.split()[0] in error
     assert allowed in error
     assert "Traceback" not in error
     assert not (tmp_path / "out").exists()

@@ -15,6 +15,7 @@ import psutil
 import pytest
 import requests
 
+from handlers.manifest import FORMAT_VERSION
 from jobs.__main__ import main
 from jobs.store import open_store
 from jobs.tables import read_rows
@@ -35,6 +36,7 @@ def decode(data):
 
 
 LONG = 5000 * "x"
+SWEEP = ["sweep", "--input", "a.png", "--output", "b.png", "--layers", "roi"]
 
 
 @pytest.fixture
@@ -86,6 +88,24 @@ def test_everything_in_a_bucket(archive: Path, source: str, bucket: str) -> None
     assert json.loads(open_store(f"{bucket}/out").read("run.json"))["status"] == "done"
 
 
+def test_the_archives_own_code_prints_the_model(
+    archive: Path, private: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["explain", "--archive", str(archive), "--preview-model", "--target", "box"]
+    assert main(command) == 0
+    assert capfd.readouterr().out == "the archive's own modules for box\n"
+    assert list(private.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", [["explain", "--preview-model"], SWEEP])
+def test_no_command_runs_a_tampered_archive(
+    command: list[str], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    archive = tampered(tmp_path / "bad.mar")
+    assert main([*command, "--archive", str(archive)]) == 5
+    assert_one_line(capfd.readouterr().err, "tampered")
+
+
 def tampered(path: Path) -> Path:
     data = write_archive(path).read_bytes()
     path.write_bytes(data.replace(b"the archive's own", b"some other body's"))
@@ -97,6 +117,8 @@ def refused_archive(kind: str, path: Path) -> Path:
         return tampered(path)
     if kind == "newer":
         return write_archive(path, newer=1)
+    if kind == "older":
+        return write_archive(path, newer=-1)
     if kind == "without code":
         return write_archive(path, with_code=False)
     path.write_bytes(b"no zip")
@@ -108,7 +130,8 @@ def refused_archive(kind: str, path: Path) -> Path:
     [
         ("tampered", 5, "tampered"),
         ("without code", 5, "the archive brings no code of its own"),
-        ("newer", 2, "this Whybox reads up to 1; update Whybox"),
+        ("newer", 2, f"this Whybox reads up to {FORMAT_VERSION}; update Whybox"),
+        ("older", 2, "its code is older than these jobs"),
         ("no zip", 2, "is not a .mar archive"),
     ],
 )

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from handlers.schema import ExplainRequest
+from handlers.targets.registry import TARGETS
 from jobs.__main__ import main, parse
-from jobs.options import ArchiveFacts, JobOptions, WorkOrder
+from jobs.options import (
+    ArchiveFacts,
+    JobOptions,
+    Options,
+    PreviewOptions,
+    SweepOptions,
+    WorkOrder,
+)
 
 NEEDED = ["--archive", "a.mar", "--input", "in", "--output", "out"]
 
@@ -20,9 +32,9 @@ def test_defaults() -> None:
 
 def test_every_option_reaches_the_worker_unchanged() -> None:
     text = """explain --archive s3://b/a.mar --input a.jpg b.jpg --input c --output s3://b/o
-        --method odam --target box --layer roi --category dog --score-threshold 0.25
-        --max-detections 7 --batch-size 4 --device cuda:1 --precision bf16 --shard-size 9
-        --overlays all --engine local"""
+        --method odam --target box --layer roi --fuse --category dog --score-threshold 0.25
+        --max-detections 7 --box 1 2 3.5 4 --candidates 20 --sum-boxes --batch-size 4
+        --device cuda:1 --precision bf16 --shard-size 9 --overlays all --engine local"""
     options = parse(text.split())
     assert options == JobOptions(
         archive="s3://b/a.mar",
@@ -32,9 +44,13 @@ def test_every_option_reaches_the_worker_unchanged() -> None:
             "method": "odam",
             "target": "box",
             "layer": "roi",
+            "fuse": True,
             "category": "dog",
             "score_threshold": 0.25,
             "max_detections": 7,
+            "box": [1.0, 2.0, 3.5, 4.0],
+            "candidates": 20,
+            "sum_boxes": True,
         },
         batch_size=4,
         device="cuda:1",
@@ -42,8 +58,58 @@ def test_every_option_reaches_the_worker_unchanged() -> None:
         shard_size=9,
         overlays="all",
     )
+    assert_reaches_the_worker(options)
+
+
+def test_a_preview_needs_only_an_archive() -> None:
+    needed = "explain --preview-model --archive a.mar"
+    assert parse(needed.split()) == PreviewOptions("a.mar")
+    options = parse(f"{needed} --target mask --device cuda".split())
+    assert options == PreviewOptions("a.mar", "mask", device="cuda")
+    assert_reaches_the_worker(options)
+
+
+def test_every_option_of_a_sweep() -> None:
+    needed = "sweep --archive a.mar --input a.png --output s3://b/grid.PNG --layers roi body.*"
+    options = parse(needed.split())
+    assert options == SweepOptions("a.mar", "a.png", "s3://b/grid.PNG", ("roi", "body.*"))
+    more = "--methods odam --target box --category dog --score-threshold 0.1 --max-detections 2"
+    options = parse(f"{needed} {more} --candidates 3 --device cuda --precision bf16".split())
+    request = {
+        "target": "box",
+        "category": "dog",
+        "score_threshold": 0.1,
+        "max_detections": 2,
+        "candidates": 3,
+    }
+    assert options == SweepOptions(
+        "a.mar", "a.png", "s3://b/grid.PNG", ("roi", "body.*"), ("odam",), request, "cuda", "bf16"
+    )
+    assert_reaches_the_worker(options)
+
+
+def assert_reaches_the_worker(options: Options) -> None:
     order = WorkOrder(options, ArchiveFacts("n", "1", "d"), Path("/f"))
     assert WorkOrder.from_json(order.to_json()) == order
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--layer", "roi", "body.layer4"], {"layer": "roi,body.layer4"}),
+        (["--layer", "roi, body.layer4", "roi"], {"layer": "roi,body.layer4"}),
+        (["--box", "1", "2", "3", "4"], {"box": [1, 2, 3, 4]}),
+        (["--box", "-1", "2", "3", "4"], {"box": [-1, 2, 3, 4]}),
+        (["--box", "1,2,3.5,4"], {"box": [1, 2, 3.5, 4]}),
+        (["--box", "1,", "2,", "3,", "4"], {"box": [1, 2, 3, 4]}),
+        (["--save-raw"], {"save_raw": True}),
+    ],
+)
+def test_forms_of_a_request(given: list[str], expected: dict[str, object]) -> None:
+    options = parse(["explain", *NEEDED, *given])
+    assert isinstance(options, JobOptions)
+    assert options.request == expected
+    assert ExplainRequest.from_fields(options.request)
 
 
 @pytest.mark.parametrize(
@@ -57,6 +123,13 @@ def test_every_option_reaches_the_worker_unchanged() -> None:
         (["explain", *NEEDED, "--score-threshold", "x"], "expected a number from 0 to 1, got x"),
         (["explain", *NEEDED, "--batch-size", "x"], "expected a whole number of at least 1, got x"),
         (["explain", *NEEDED, "--engine", "slurm"], "local"),
+        (["explain", "--archive", "a.mar"], "are required: --input, --output"),
+        (["explain", *NEEDED, "--box", "1", "2", "3"], "four numbers x1 y1 x2 y2, got 1 2 3"),
+        (["explain", *NEEDED, "--box", "1,2,3,x"], "four numbers x1 y1 x2 y2, got 1,2,3,x"),
+        (["explain", *NEEDED, "--candidates", "0"], "at least 1, got 0"),
+        (["explain", *NEEDED, "--save-raw", "--fuse"], "without --fuse"),
+        (["sweep", *NEEDED[:-1], "o.png"], "required: --layers"),
+        (["sweep", *NEEDED, "--layers", "roi"], "ending in .png, .jpg, .jpeg, got out"),
     ],
 )
 def test_wrong_usage(
@@ -66,6 +139,23 @@ def test_wrong_usage(
         parse(arguments)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_readme_names_every_option_and_target() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    helps = [_help(command) for command in ("explain", "sweep")]
+    options = set(re.findall(r"--[a-z-]+", "".join(helps))) - {"--help", "--engine"}
+    assert [name for name in sorted(options) if f"{name}" not in readme] == []
+    row = next(line for line in readme.splitlines() if line.startswith("| `--target`"))
+    named = set(re.findall(r"`([a-z_0-9]+)`", row))
+    assert named == set(TARGETS.names())
+
+
+def _help(command: str) -> str:
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), pytest.raises(SystemExit):
+        parse([command, "--help"])
+    return printed.getvalue()
 
 
 def test_an_archive_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ def test_an_encoded_key_is_one_reversible_safe_name(key: str) -> None:
 def test_examples() -> None:
     assert file_name("night/a b.jpg") == "night%2Fa%20b.jpg"
     assert array_name("night/a.jpg", 3) == "night%2Fa.jpg#3"
+    assert array_name("night/a.jpg", 3, "body.layer4") == "night%2Fa.jpg#3#body.layer4"
 
 
 def test_long_keys_are_cut_and_stay_apart() -> None:

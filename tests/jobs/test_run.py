@@ -78,23 +78,28 @@ def test_a_job_from_place_to_place(place: str, make_job: MakeJob) -> None:
 
 
 def test_the_record_says_what_was_done(source: str, make_job: MakeJob) -> None:
-    job = make_job(source, request={"method": "gradcam"})
+    job = make_job(source, request={"method": "gradcam", "box": (1.0, 2.0, 3.0, 4.0)})
     job.run()
     found = record(job.output)
     times = found.pop("times")
     assert times["started"] <= times["finished"]
     assert len(found["input"].pop("fingerprint")) == 64
     assert found == {
-        "schema_version": 1,
+        "schema_version": 2,
         "status": "done",
         "archive": {"name": "demo", "version": "1.0", "digest": "ab" * 32, "uri": "demo.mar"},
         "options": {
             "method": "gradcam",
             "target": "class",
             "layer": None,
+            "fuse": False,
             "category": None,
             "score_threshold": 0.5,
             "max_detections": 100,
+            "box": [1.0, 2.0, 3.0, 4.0],
+            "candidates": 0,
+            "sum_boxes": False,
+            "save_raw": False,
             "precision": "fp32",
             "shard_size": 3,
             "overlays": "each",
@@ -166,6 +171,64 @@ def test_maps_too_faint_for_float16_are_kept(source: str, make_job: MakeJob) -> 
     assert rows(job.output)[0]["map_max"] == pytest.approx(5e-8, rel=1e-6)
 
 
+def test_several_layers_are_rows_maps_and_panels_of_their_own(
+    source: str, make_job: MakeJob
+) -> None:
+    job = make_job(f"{source}/1.png", request={"layer": "roi,body.layer4", "save_raw": True})
+    job.run()
+    store = open_store(job.output)
+    assert [(row["index"], row["layer"]) for row in rows(job.output)] == [
+        (0, "roi"),
+        (0, "body.layer4"),
+        (2, "roi"),
+        (2, "body.layer4"),
+    ]
+    maps = read_npz(store.read("shards/00000/heatmaps.npz"))
+    np.testing.assert_allclose(maps["1.png#2#roi"], np.arange(6).reshape(2, 3) / 5, atol=1e-3)
+    expected = np.array([[2, 0, 1], [5, 3, 4]]) / 5
+    np.testing.assert_allclose(maps["1.png#2#body.layer4"], expected, atol=1e-3)
+    counts = record(job.output)["counts"]
+    assert (counts["detections"], counts["categories"]) == (2, {"cat": 1, "dog": 1})
+    endings = ["000.jpg", "002.jpg", "boxes.jpg", "jpg"]
+    overlays = [f"shards/00000/overlays/1.png.{ending}" for ending in endings]
+    sizes = [Image.open(io.BytesIO(store.read(name))).size for name in overlays]
+    assert sizes[0] == sizes[1] == sizes[3] == (264, sizes[0][1])
+    assert sizes[2] == (12, 10)
+    assert sheet_size(job.output) == (328 + 8, 275 + 8)
+
+
+def test_raw_activations_and_gradients_are_kept_when_asked_for(
+    source: str, make_job: MakeJob
+) -> None:
+    job = make_job(f"{source}/1.png", request={"save_raw": True})
+    job.run()
+    raw = read_npz(open_store(job.output).read("shards/00000/raw/1.png.npz"))
+    assert list(raw) == [f"1.png#{i}/{kind}" for i in (0, 2) for kind in ("activation", "gradient")]
+    assert raw["1.png#2/activation"].dtype == np.float32
+    np.testing.assert_array_equal(raw["1.png#2/activation"], [[[0, 1, 2], [3, 4, 5]]])
+    np.testing.assert_array_equal(raw["1.png#2/gradient"], [[[-1, 0, 1], [2, 3, 4]]])
+
+
+@pytest.mark.parametrize(
+    "request_fields",
+    [{"candidates": 6}, {"score_threshold": 0.0, "max_detections": 3, "sum_boxes": True}],
+)
+def test_why_not_and_sums_are_rows(
+    request_fields: dict[str, Any], tmp_path: Path, explainer: Explainer, make_job: MakeJob
+) -> None:
+    put(str(tmp_path / "in"), {"a.png": picture_bytes(120, 90)})
+    job = make_job(str(tmp_path / "in"), request=request_fields)
+    job.explainer = explainer  # type: ignore[assignment]  # a real detector instead of the quick one
+    assert job.run() == 0
+    picture = decode_picture(picture_bytes(120, 90))
+    expected = explainer.explain([picture], ExplainRequest(**request_fields))[0]
+    assert [
+        (row["index"], row["outcome"], row["suppressed_by"], tuple(row["together"]))
+        for row in rows(job.output)
+    ] == [(each.index, each.outcome, each.suppressed_by, each.together) for each in expected]
+    assert any(each.outcome != "reported" or len(each.together) == 3 for each in expected)
+
+
 @pytest.mark.parametrize(
     ("asked", "ending"),
     [
@@ -223,7 +286,7 @@ def test_taking_up_a_run_does_only_the_missing_shard(place: str, make_job: MakeJ
 def test_a_finished_run_says_so(
     source: str, make_job: MakeJob, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    job = make_job(source)
+    job = make_job(source, request={"box": (1.0, 2.0, 3.0, 4.0)})
     job.run()
     assert f"{job.output}/run.json" in capsys.readouterr().out
     job.explainer.explained = 0
@@ -273,7 +336,7 @@ def test_another_archive_and_changed_input_are_conflicts(source: str, make_job: 
         job.run()
 
 
-@pytest.mark.parametrize("data", [b"not json", b"[]", b'{"schema_version": 2}'])
+@pytest.mark.parametrize("data", [b"not json", b"[]", b'{"schema_version": 1}'])
 def test_a_foreign_run_json_is_a_conflict(source: str, make_job: MakeJob, data: bytes) -> None:
     job = make_job(source)
     put(job.output, {"run.json": data})

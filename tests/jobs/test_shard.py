@@ -13,9 +13,15 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from handlers.schema import ExplainRequest, Explanation
+from handlers.schema import ExplainRequest, Explanation, RequestError
 from jobs import shard
-from jobs.errors import DeviceLostError, Interrupted, StoreDownError, StoreRefusedError
+from jobs.errors import (
+    DeviceLostError,
+    Interrupted,
+    StoreDownError,
+    StoreRefusedError,
+    UsageError,
+)
 from jobs.shard import Failure, Picture, load_ahead
 from jobs.store import Entry, FolderStore, open_store
 from jobs.tables import read_rows
@@ -163,6 +169,7 @@ class BreakingExplainer(QuickExplainer):
         (KeyboardInterrupt(), KeyboardInterrupt),
         (Interrupted(signal.SIGTERM), Interrupted),
         (torch.AcceleratorError("an illegal memory access"), DeviceLostError),
+        (RequestError("layer", "roi", "emitting"), UsageError),
     ],
 )
 def test_what_is_no_pictures_fault_ends_the_job_and_commits_nothing(
