@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection import FCOS
+from torchvision.ops import MultiScaleRoIAlign
 
 from archives import server
 from archives.build import BuildOptions, build
@@ -26,37 +30,107 @@ SMALL = {
     "box_score_thresh": 0.0,
     "box_detections_per_img": 12,
 }
+SMALL_ONE_STAGE = {
+    "min_size": 96,
+    "max_size": 160,
+    "score_thresh": 0.0,
+    "detections_per_img": 12,
+}
+# The last layers of the heads, by a part of their name: how far their outputs are spread. Boxes
+# coded by weights of 1 move further than those of 10, 10, 5, 5.
+SPREADS = {
+    "box_predictor.cls_score": 1.5,
+    "box_predictor.bbox_pred": 1.0,
+    "mask_fcn_logits": 1.5,
+    "kps_score_lowres": 1.5,
+    "classification_head.cls_logits": 1.5,
+    "regression_head.bbox_reg": 0.3,
+    "regression_head.bbox_ctrness": 1.0,
+    "classification_head.module_list": 1.5,
+    "regression_head.module_list": 1.0,
+}
+RPN_SPREADS = {"rpn.head.cls_logits": 1.5, "rpn.head.bbox_pred": 0.3}
+LAST = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
+DEPTHWISE = re.compile(r"module_list\.\d\.0\.")  # in SSDlite's heads, before the last layer
+FCOS_MIDDLE = 1.0  # of the distances to the edges, which FCOS cuts at zero
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 CATEGORIES = ("__background__", "cat", "dog", "bird", "fish")
 
 
-@functools.cache
+@functools.lru_cache(maxsize=5)
 def small_model(architecture: str) -> nn.Module:
     """An architecture with random weights whose scores and boxes are spread out."""
     torch.manual_seed(7)
-    # The small one pools from more levels, so its pictures are larger.
-    size = {"min_size": 192, "max_size": 256} if "small" in architecture else {}
-    model = build_model(architecture, len(CATEGORIES), SMALL | size)
-    outputs: list[tuple[Tensor, Tensor]] = []
-    predictor = model.get_submodule("roi_heads.box_predictor")
-    hook = predictor.register_forward_hook(lambda _, __, output: outputs.append(output))
+    two_stage = "rcnn" in architecture
+    options: dict[str, Any] = dict(SMALL if two_stage else SMALL_ONE_STAGE)
+    if "ssd" in architecture:  # these have a size of their own
+        options = {name: options[name] for name in ("score_thresh", "detections_per_img")}
+    if two_stage and re.search("v2|mask|keypoint", architecture):
+        options["rpn_post_nms_top_n_test"] = 40  # convolutional heads take their time
+    if "small" in architecture:  # this one pools from more levels, so its pictures are larger
+        options |= {"min_size": 192, "max_size": 256}
+    model = build_model(architecture, len(CATEGORIES), options)
+    size = getattr(model.get_submodule("transform"), "fixed_size", None) or (160, 128)
     with torch.no_grad():
         # Statistics of real activations: with the initial ones they fade to nothing on the way.
-        batch = torch.stack([random_picture(128, 160, seed) for seed in range(4)]) / 255
-        backbone = model.get_submodule("backbone").train()
-        for module in backbone.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = None  # the plain mean, so that one pass will do
-        backbone(batch)
-        model.eval()([random_picture(120, 150) / 255])
-        hook.remove()
-        for name, output, spread in zip(
-            ("cls_score", "bbox_pred"), outputs[0], (1.5, 1.0), strict=True
-        ):
-            scale = spread / output.std(0).mean()
-            predictor.get_parameter(f"{name}.weight").mul_(scale)
-            predictor.get_parameter(f"{name}.bias").sub_(output.mean(0)).mul_(scale)
+        batch = torch.stack([random_picture(size[1], size[0], seed) for seed in range(4)]) / 255
+        if any(isinstance(module, nn.BatchNorm2d) for module in model.modules()):
+            maps = calibrated(model.get_submodule("backbone"), batch)
+            if not two_stage:
+                calibrated(model.get_submodule("head"), list(maps.values()))
+        model.eval()
+        spreads = SPREADS
+        if "mask" in architecture or "keypoint" in architecture:
+            spreads = RPN_SPREADS | SPREADS
+            for pool in model.get_submodule("roi_heads").children():
+                if isinstance(pool, MultiScaleRoIAlign):  # these inputs know no large boxes
+                    pool.canonical_scale = 56
+        seeds = range(1 if two_stage else 3)
+        spread_out(model, [random_picture(120, 150, seed) / 255 for seed in seeds], spreads)
     return model
+
+
+@torch.no_grad()
+def calibrated(part: nn.Module, inputs: Any) -> Any:
+    """What `part` gives in train mode; its BatchNorm then keeps the statistics of these inputs."""
+    part.train()
+    for module in part.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the plain mean, so that one pass will do
+    return part(inputs)
+
+
+@torch.no_grad()
+def spread_out(
+    model: nn.Module, pictures: list[Tensor], spreads: Mapping[str, float] = SPREADS
+) -> None:
+    """Scales the heads' last layers so that scores and boxes on these pictures are spread out."""
+    outputs: dict[str, list[Tensor]] = {}
+
+    def watch(name: str) -> Any:
+        return lambda module, _, output: outputs.setdefault(name, []).append(output)
+
+    handles = [
+        module.register_forward_hook(watch(name))
+        for name, module in model.named_modules()
+        if isinstance(module, LAST)
+        and any(part in name for part in spreads)
+        and not DEPTHWISE.search(name)
+    ]
+    model(pictures)
+    for handle in handles:
+        handle.remove()
+    for name, calls in outputs.items():
+        values = torch.cat([each.movedim(1, -1).flatten(0, -2) for each in calls])
+        spread = next(spread for part, spread in spreads.items() if part in name)
+        # SSD's coarse maps have few boxes: these should win now and then.
+        level = re.search(r"module_list\.(\d)", name)
+        scale = spread * (1 + int(level[1]) / 4 if level else 1) / values.std(0).mean()
+        module = model.get_submodule(name)
+        module.get_parameter("weight").mul_(scale)
+        module.get_parameter("bias").sub_(values.mean(0)).mul_(scale)
+        if isinstance(model, FCOS) and name.endswith("bbox_reg"):
+            module.get_parameter("bias").add_(FCOS_MIDDLE)
 
 
 def random_picture(height: int, width: int, seed: int = 0) -> Tensor:
