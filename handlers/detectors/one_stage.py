@@ -35,6 +35,8 @@ class OneStageDetector(TorchvisionDetector):
     """The four verbs; a family says how its heads score, decode and limit."""
 
     outputs: tuple[str, ...] = ("logits", "scores", "boxes")
+    # What topk_candidates counts in.
+    strongest_of = "feature map"
 
     @abstractmethod
     def head_on(self, maps: Tensor, level: int) -> Heads:
@@ -100,7 +102,7 @@ class OneStageDetector(TorchvisionDetector):
             iou=model.nms_thresh,
             detections=model.detections_per_img,
             strongest=model.topk_candidates,
-            strongest_of="feature map",
+            strongest_of=self.strongest_of,
         )
 
     def num_classes(self) -> int:

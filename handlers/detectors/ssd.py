@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection.ssd import SSD
 
-from handlers.detectors.base import Candidates, Entries, Limits, Raw
+from handlers.detectors.base import Candidates, Entries, Raw
 from handlers.detectors.one_stage import Heads, OneStageDetector, pairs
 from handlers.detectors.registry import ADAPTERS, class_path
 from handlers.detectors.selection import strongest
@@ -19,6 +19,8 @@ from handlers.images import Geometry
 @ADAPTERS.register(class_path(SSD))
 class SSDDetector(OneStageDetector):
     """Softmax scores with a background; at most so many anchors a category."""
+
+    strongest_of = "category"
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
@@ -63,16 +65,6 @@ class SSDDetector(OneStageDetector):
             best = strongest(own, self.model.score_thresh, self.model.topk_candidates)
             kept.append(best * classes + label)
         return pairs(raw, torch.cat(kept))
-
-    def limits(self) -> Limits:
-        model = self.model
-        return Limits(
-            score=model.score_thresh,
-            iou=model.nms_thresh,
-            detections=model.detections_per_img,
-            strongest=model.topk_candidates,
-            strongest_of="category",
-        )
 
     def num_classes(self) -> int:
         number: int = self.model.head.classification_head.num_columns
