@@ -146,6 +146,18 @@ class Geometry:
             offset_y=self.offset_y + (down - 1) / 2,
         )
 
+    def on_blocks(self, height: int, width: int) -> Geometry:
+        """The geometry of a map of height x width cells, each the middle of a block of input
+        pixels, as pooling without overlap leaves them: a power of two wide where the map was only
+        rounded up to whole cells, else an even division."""
+        across, down = self.frame_width / width, self.frame_height / height
+        block_width, block_height = _power_of_two(across), _power_of_two(down)
+        return replace(
+            self,
+            frame_width=width * (block_width if across > 0.9 * block_width else across),
+            frame_height=height * (block_height if down > 0.9 * block_height else down),
+        )
+
     def resized(self, width: int, height: int) -> Geometry:
         """The geometry of the same heatmap on the picture resized to width x height pixels."""
         return replace(

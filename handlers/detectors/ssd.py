@@ -24,13 +24,15 @@ class SSDDetector(OneStageDetector):
 
     def __init__(self, model: Any) -> None:
         super().__init__(model)
-        # Pooling 2 x 2 cells into one puts its middle between them, where dividing the picture
-        # evenly has it, too; a 3 x 3 window of stride 2 keeps it on every other cell.
+        # Pooling 2 x 2 cells into one puts its middle between them; a 3 x 3 window of stride 2
+        # keeps it on every other cell.
         pools = (each for each in model.backbone.modules() if isinstance(each, nn.MaxPool2d))
-        self.evenly = any((each.kernel_size, each.stride) == (2, 2) for each in pools)
+        self.pooled = any((each.kernel_size, each.stride) == (2, 2) for each in pools)
 
     def on_grid(self, frame: Geometry, height: int, width: int) -> Geometry:
-        return frame if self.evenly else super().on_grid(frame, height, width)
+        if self.pooled:
+            return frame.on_blocks(height, width)
+        return super().on_grid(frame, height, width)
 
     def head_on(self, maps: Tensor, level: int) -> Heads:
         head = self.model.head
