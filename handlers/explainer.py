@@ -23,6 +23,7 @@ from handlers.detectors.base import (
     Features,
     Found,
     Inputs,
+    Part,
     Raw,
     to_detections,
 )
@@ -45,6 +46,7 @@ from handlers.outcome import Chosen, Verdicts
 from handlers.picture import Subject, explain_picture, reads_whole_picture
 from handlers.schema import EMITTING, Detections, ExplainRequest, Explanation, RequestError
 from handlers.tap import NonFiniteError, check_weights, finite, undisturbed
+from handlers.targets.regions import keypoint_place
 from handlers.targets.registry import CallableTarget, find_target, targets_for
 
 __all__ = ["ExplainRequest", "Explainer", "Explanation"]
@@ -148,7 +150,8 @@ class Explainer:
         """All modules of the detector, and what each gave for a picture (uint8 [3, H, W]); without
         one for a small blank square."""
         if picture is not None:
-            return survey(self.detector, self._prepare(picture))
+            with undisturbed(self.detector.model):
+                return survey(self.detector, self._prepare(picture))
         if self._survey is None:
             self._survey = survey(self.detector, self.detector.sample())
         return self._survey
@@ -168,9 +171,12 @@ class Explainer:
             name = request.target.partition(":")[0]
             if found is None or name not in self.targets:
                 raise RequestError("target", request.target, ", ".join(self.targets))
+            kind = self.detector.parts()[self._part_name(request.target)]
+            if kind.keypoints and found[1]:
+                keypoint_place(found[1], kind.keypoints)
         for name, got, allowed in (
             ("method", request.method, self.methods),
-            ("category", request.category, [None, *self.categories[1:]]),
+            ("category", request.category, [None, *self.categories[self.detector.first_label :]]),
         ):
             if got not in allowed:
                 raise RequestError(name, got, ", ".join(str(each) for each in allowed if each))
@@ -198,8 +204,7 @@ class Explainer:
             raise RequestError("layer", layer, f"{EMITTING}, {PYRAMID}, or a module's name")
         if layer in self.layers:
             return Where(layer)
-        # A function may read anything; the score stands for it here.
-        name = target if isinstance(target, str) else "probability"
+        name = target if isinstance(target, str) else None  # a function may read anything
         info = find_layer(self.detector, self.survey(), layer, name)
         return Where(layer, module_of(self.detector, layer), head=info.part != BACKBONE)
 
@@ -271,9 +276,13 @@ class Explainer:
         )
         features = self._features(inputs)
         with _exact_convolutions():
-            candidates = self.detector.propose(features)
-            raw = self.detector.score(features, candidates)
-            self._check_finite(features, raw)
+            try:
+                candidates = self.detector.propose(features)
+                raw = self.detector.score(features, candidates)
+                self._check_finite(features, raw)
+            except NonFiniteError:
+                self._name_non_finite(inputs)
+                raise
             kept = self.detector.select(features, candidates, raw)
         return [
             Found(features.of(picture), *each)
@@ -288,13 +297,19 @@ class Explainer:
         return replace(features, maps={name: each.float() for name, each in features.maps.items()})
 
     def _check_finite(self, features: Features, raw: list[Raw]) -> None:
-        outputs = [tensor for each in raw for tensor in (each.logits, each.boxes)]
-        if all(bool(tensor.isfinite().all()) for tensor in [*features.maps.values(), *outputs]):
-            return
+        outputs = [tensor for each in raw for tensor in (each.logits, each.scores, each.boxes)]
+        if not all(bool(tensor.isfinite().all()) for tensor in [*features.maps.values(), *outputs]):
+            raise NonFiniteError("a feature map, box or score is not finite (NaN or infinity)")
+
+    def _name_non_finite(self, inputs: Inputs, part: Part | AllParts | None = None) -> None:
+        """Raises NonFiniteError for the first weight or activation that is not finite, if any."""
         check_weights(self.detector.model)
-        with finite(self.detector.model):
-            self.detector.score(features, self.detector.propose(self._features(features.inputs)))
-        raise NonFiniteError("a feature map or score is not finite (NaN or infinity)")
+        with torch.no_grad(), finite(self.detector.model):
+            features = self._features(inputs)
+            if part is None:
+                self.detector.score(features, self.detector.propose(features))
+            else:
+                part.outputs([*features.maps.values()])
 
     def _explain_one(self, found: Found, request: ExplainRequest) -> list[Explanation]:
         verdicts = Verdicts(found, self.detector.limits(), self.categories)
@@ -314,10 +329,16 @@ class Explainer:
         scene = Scene(self.detector, found, lambda: [*self._features(inputs).maps.values()])
         layers = [self._where(layer, request.target) for layer in request.layers]
         with _exact_convolutions():
-            return explain_picture(scene, subject, request, layers, self.categories)
+            try:
+                return explain_picture(scene, subject, request, layers, self.categories)
+            except NonFiniteError as error:
+                self._name_non_finite(inputs, part)
+                if isinstance(request.target, str):
+                    raise
+                raise RequestError("target", request.target_name, f"finite: {error}") from error
 
     def _chosen(self, verdicts: Verdicts, request: ExplainRequest) -> Chosen:
-        labels = list(range(1, len(self.categories)))
+        labels = list(range(self.detector.first_label, len(self.categories)))
         if request.category is not None:
             labels = self._labels(request.category)
         if request.box is not None:

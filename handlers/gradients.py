@@ -179,7 +179,7 @@ def head_layer(question: Question, layer: Layer) -> Iterator[Piece]:
         if activation is None:
             raise Tap(layer).error("does not run for this target")
         places = torch.where(part.level == level)[0]
-        nothing = activation.new_zeros(len(places), *activation.shape)
+        nothing = activation.new_zeros(1).expand(len(places), *activation.shape)
         number = len(question.scalars(part.outputs(scene.maps)))
         yield Piece(
             places,

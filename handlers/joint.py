@@ -46,7 +46,11 @@ def joint(
             raise RequestError("layer", where.name, "a layer that boxes share")
         with Tap(where.module) as tap:
             explained = scalars(part.outputs(maps))
-        tap.map([value for values in explained for value in values])
+        for level, each in enumerate(scene.maps):
+            if not tap.caught:  # of SSD's heads that of another map: its gradient is zero
+                with Tap(where.module) as tap:
+                    part.convolve(each, level)
+        tap.map()
         levels = len(part.level.unique())
         each_level = max(1, len(tap.caught) // levels)
         leaves = tap.caught[each_level - 1 :: each_level]

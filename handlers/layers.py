@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from handlers.detectors.base import Detector, Entries, Found, Inputs, RoIs
+from handlers.detectors.base import Candidates, Detector, Entries, Found, Inputs, RoIs
 from handlers.schema import EMITTING, RequestError
 from handlers.tap import Layer, undisturbed
 from handlers.targets.registry import TARGETS, targets_for
@@ -80,12 +80,16 @@ def survey(detector: Detector, inputs: Inputs) -> list[LayerInfo]:
             for name, gave in watch.take().items():
                 found[name] = (_shape(gave), BACKBONE, every)
             candidates = detector.propose(features)
+            if not len(candidates[0].boxes):  # a blank picture may give none
+                first = torch.zeros(1, dtype=torch.int64, device=inputs.tensors.device)
+                box = inputs.tensors.new_tensor([[0.0, 0.0, 64.0, 64.0]])
+                candidates = [Candidates(box, first, first, first)]
             raw = detector.score(features, candidates)
             kept = detector.select(features, candidates, raw)
             for name, gave in watch.take().items():
                 found.setdefault(name, (_shape(gave), None, set()))
         whole = Found(features, candidates[0], raw[0], kept[0])
-        for part, kind in detector.parts().items() if len(whole.candidates.boxes) else ():
+        for part, kind in detector.parts().items():
             names = targets_for(kind.outputs)
             with torch.enable_grad():
                 scalars = _scalars(detector, whole, part, names)
@@ -114,7 +118,7 @@ def _scalars(
     levels, raw = found.candidates.level, found.raw
     chosen = [torch.where(levels == level)[0][:1] for level in range(len(found.maps))]
     candidate = torch.cat(chosen)
-    label = torch.ones_like(candidate)
+    label = torch.full_like(candidate, detector.first_label)
     scores, boxes = raw.scores[candidate, label], raw.boxes_of(candidate, label)
     entries = Entries(boxes, label, scores, candidate)
     own = detector.part(part, found, entries)
@@ -142,11 +146,15 @@ def _depends(scalar: Tensor, gave: Mapping[str, Tensor]) -> list[str]:
 
 
 def find_layer(
-    detector: Detector, layers: Sequence[LayerInfo], name: str, target: str
+    detector: Detector, layers: Sequence[LayerInfo], name: str, target: str | None
 ) -> LayerInfo:
     """The module of that name; raises RequestError, with near names, unless it can be explained
-    for `target`."""
-    usable = {each.name: each for each in layers if each.explains(target)}
+    for `target`, or with None for any."""
+    usable = {
+        each.name: each
+        for each in layers
+        if (each.explained if target is None else each.explains(target))
+    }
     if name in usable:
         return usable[name]
     known = next((each for each in layers if each.name == name), None)

@@ -15,6 +15,7 @@ from handlers.gradients import Piece, Question, Scene, Where
 from handlers.images import Geometry
 from handlers.layers import PYRAMID, ROI
 from handlers.schema import EMITTING
+from handlers.tap import NonFiniteError
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ def heatmaps(question: Question, where: Where, method: Method, keep: bool) -> li
     for piece in _pieces(question, where):
         with torch.no_grad():
             maps = torch.stack([method(each) for each in piece.gradients]).amax(0)
+        _check(maps)
         for row, place in enumerate(piece.places.tolist()):
             raw: tuple[Tensor | None, Tensor | None] = (None, None)
             if keep:
@@ -82,6 +84,7 @@ def joint_heatmaps(
                 _added([(method(each.gradient)[0], each.geometry) for each in scalar], finest, size)
                 for scalar in explanation
             ]
+        _check(*maps)
         raw: tuple[Tensor | None, Tensor | None] = (None, None)
         if keep:
             gradient = finest.gradient
@@ -89,6 +92,11 @@ def joint_heatmaps(
         heat = torch.stack(maps).amax(0).clamp(min=0)
         heats.append(Heat(place, heat, finest.geometry, *raw))
     return heats
+
+
+def _check(*maps: Tensor) -> None:
+    if not all(bool(each.isfinite().all()) for each in maps):
+        raise NonFiniteError("a heatmap is not finite (NaN or infinity)")
 
 
 def _added(
@@ -105,7 +113,9 @@ def _added(
 def fused(heats: Sequence[Heat]) -> Heat:
     """One box's maps on several layers as one: the mean of the maps, each divided by its maximum,
     on the finest of their grids."""
-    finest = max(heats, key=lambda each: each.heatmap.numel())
+    # A box's own grid ends at the box.
+    whole = [each for each in heats if not each.geometry.clipped] or heats
+    finest = max(whole, key=lambda each: each.heatmap.numel())
     height, width = finest.heatmap.shape
     total = torch.zeros(height, width)
     for each in heats:

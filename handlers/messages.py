@@ -19,6 +19,9 @@ from handlers.schema import Detections, ExplainRequest, Explanation, RequestErro
 
 # Names under which a picture may come: ours, and TorchServe's conventions.
 PICTURE_FIELDS = ("picture", "data", "body")
+# What one request may ask for: each candidate and each layer costs time and memory of its own.
+MOST_CANDIDATES = 100
+MOST_LAYERS = 8
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,10 @@ def parse_message(item: Mapping[str, Any], defaults: ExplainRequest) -> Message:
     request = ExplainRequest.from_fields(values, defaults)
     if request.save_raw:
         raise RequestError("save_raw", True, "false over HTTP; jobs and Python scripts can")
+    if request.candidates > MOST_CANDIDATES:
+        raise RequestError("candidates", request.candidates, f"0 to {MOST_CANDIDATES} over HTTP")
+    if len(request.layers) > MOST_LAYERS:
+        raise RequestError("layer", len(request.layers), f"{MOST_LAYERS} names over HTTP")
     return Message(decode_picture(data), request, answer)
 
 

@@ -63,6 +63,8 @@ class Verdicts:
 
     def strongest(self, number: int, labels: Sequence[int]) -> Chosen:
         """The best-scoring candidates for `labels`, before suppression, best first."""
+        if not len(self.found.raw.scores):
+            return self._nothing()
         best = self.top(number, labels)
         return self._candidates(best.candidate, best.labels)
 
@@ -80,8 +82,7 @@ class Verdicts:
         """
         number = len(self.found.raw.scores)
         if not number:
-            nothing = torch.zeros(0, dtype=torch.int64, device=self.found.raw.scores.device)
-            return self._candidates(nothing, nothing)
+            return self._nothing()
         geometry = self.found.frame
         scale = torch.tensor([geometry.scale_x, geometry.scale_y] * 2)
         given = (torch.tensor(box) * scale).to(self.found.raw.boxes)[None]
@@ -100,6 +101,9 @@ class Verdicts:
     def _entries(self, candidate: Tensor, label: Tensor) -> Entries:
         boxes = self.found.raw.boxes_of(candidate, label)
         return Entries(boxes, label, self.found.raw.scores[candidate, label], candidate)
+
+    def _nothing(self) -> Chosen:
+        return self.reported(torch.zeros(0, dtype=torch.int64, device=self.found.raw.scores.device))
 
     def _candidates(self, candidate: Tensor, label: Tensor) -> Chosen:
         entries = self._entries(candidate, label)
@@ -139,7 +143,7 @@ class Verdicts:
         score, limits = float(entries.scores[place]), self.limits
         if score <= limits.score:
             return f"below the score threshold of {limits.score:g}"
-        x1, y1, x2, y2 = entries.boxes[place].tolist()
-        if limits.strongest is None or min(x2 - x1, y2 - y1) <= 0:
+        if limits.strongest is None:
+            x1, y1, x2, y2 = entries.boxes[place].tolist()
             return f"no box: {x2 - x1:.3f} x {y2 - y1:.3f} pixels of the network input"
         return f"beyond the {limits.strongest} strongest of its {limits.strongest_of}"

@@ -14,6 +14,7 @@ from handlers.gradients import Question, Scene, Where
 from handlers.maps import Heat, fused, heatmaps, joint_heatmaps
 from handlers.outcome import Chosen
 from handlers.schema import ExplainRequest, Explanation, RequestError
+from handlers.tap import NonFiniteError
 from handlers.targets.registry import Outputs, find_target
 
 
@@ -68,15 +69,22 @@ def _heats(scene: Scene, subject: Subject, request: ExplainRequest, where: Where
         target, argument = found
 
         def scalars(outputs: Outputs) -> list[Tensor]:
-            return target.scalars(outputs, argument)
+            return _finite(target.scalars(outputs, argument))
 
         assert not isinstance(subject.part, AllParts)  # those are for callables
         return heatmaps(Question(scene, subject.part, scalars), where, method, request.save_raw)
 
     def joint_scalars(outputs: Outputs) -> list[list[Tensor]]:
-        return _joint_scalars(outputs, scene, subject, request)
+        explained = _joint_scalars(outputs, scene, subject, request)
+        return [_finite(values) for values in explained]
 
     return joint_heatmaps(scene, subject.part, joint_scalars, where, method, request.save_raw)
+
+
+def _finite(values: list[Tensor]) -> list[Tensor]:
+    if not all(bool(each.isfinite().all()) for each in values):
+        raise NonFiniteError("the target's value is not finite (NaN or infinity)")
+    return values
 
 
 def _joint_scalars(

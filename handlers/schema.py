@@ -5,7 +5,6 @@ These frozen dataclasses are the one vocabulary of the endpoint, the jobs and Py
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -41,7 +40,8 @@ class ExplainRequest:
     method: a name of `handlers.cam.registry`, e.g. "odam", "gradcam".
     target: which output of the detector is explained, e.g. "class" (the logit before softmax), a
         name of `handlers.targets`; or any function of an `Outputs` that gives a tensor: with one
-        element it is explained by one map for the picture, with [N] by one for each box.
+        element it is explained by one map for the picture, with [N] by one for each box. It gets
+        all that was reported, or with `box` and `candidates` those candidates.
     layer: None or "emitting" for the feature map that emitted the box; "roi" for its pooled
         features; "pyramid" for all maps together; or a module by its name in `named_modules()`.
         Several, with commas between them, give an explanation each.
@@ -80,14 +80,23 @@ class ExplainRequest:
             raise RequestError("candidates", self.candidates, "an integer from 0 to 10000")
         if self.box is not None:
             _check_box(self.box)
-            if self.candidates:
+            if self.candidates:  # a box is a candidate already
                 raise RequestError("candidates", self.candidates, "0 where a box is named")
+
+        if self.fuse and self.save_raw:
+            raise RequestError("save_raw", True, "false with fuse: fused maps have no gradient")
+        for name in ("method", "layer", "category"):
+            value = getattr(self, name)
+            if not isinstance(value, str) and (value is not None or name == "method"):
+                raise RequestError(name, value, "a string")
+        if not isinstance(self.target, str) and not callable(self.target):
+            raise RequestError("target", self.target, "a name, or a function of the outputs")
 
     @property
     def layers(self) -> tuple[str, ...]:
         """The names in `layer`, each once, at least one."""
-        names = (name.strip() for name in (self.layer or EMITTING).split(","))
-        return tuple(dict.fromkeys(names))
+        names = [name.strip() for name in (self.layer or EMITTING).split(",")]
+        return tuple(dict.fromkeys(name for name in names if name)) or ("",)
 
     @property
     def target_name(self) -> str:
@@ -142,10 +151,10 @@ def _parse_box(value: Any) -> tuple[float, ...]:
 
 
 def _check_box(box: object) -> None:
-    if not isinstance(box, tuple) or len(box) != 4 or not all(map(math.isfinite, box)):
-        raise RequestError("box", box, BOX)
+    if not isinstance(box, tuple) or len(box) != 4 or not all(abs(edge) < 1e6 for edge in box):
+        raise RequestError("box", box, f"a tuple of {BOX}")
     x1, y1, x2, y2 = box
-    if not (x1 < x2 and y1 < y2):
+    if not (x2 - x1 >= 1e-3 and y2 - y1 >= 1e-3):  # float32 tells these apart
         raise RequestError("box", box, BOX)
 
 

@@ -40,7 +40,8 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     request = {name: value for name, value in given.items() if value is not None}
     if command == "sweep":
         for name in ("layers", "methods"):
-            values[name] = tuple(values[name])
+            several = (each.strip() for text in values[name] for each in text.split(","))
+            values[name] = tuple(dict.fromkeys(each for each in several if each))
         return SweepOptions(**values, request=request)
     return _explain_options(parser, values, request)
 

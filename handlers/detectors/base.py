@@ -238,16 +238,19 @@ class AllParts:
 
 @dataclass(frozen=True)
 class PartKind:
-    """outputs: the names of a part's `Outputs`. pooled: it is `RoIs`, else `Cells`."""
+    """outputs: the names of a part's `Outputs`. pooled: it is `RoIs`, else `Cells`. keypoints: how
+    many there are in its keypoint_logits."""
 
     outputs: tuple[str, ...]
     pooled: bool
+    keypoints: int = 0
 
 
 class Detector(Protocol):
     """A detector family behind the four verbs; `handlers/detectors/` has one file for each."""
 
     model: nn.Module
+    first_label: int  # 1 where label 0 is a background that is never reported, else 0
 
     def prepare(self, picture: Tensor) -> Inputs:
         """One uint8 picture [3, H, W] as network input (B = 1). Raises PictureError."""

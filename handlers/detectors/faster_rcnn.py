@@ -31,6 +31,7 @@ from handlers.detectors.registry import ADAPTERS, class_path
 from handlers.detectors.roi_align import pooling_matrices
 from handlers.detectors.selection import suppress
 from handlers.detectors.torchvision_base import TorchvisionDetector, convolutions, reach
+from handlers.tap import NonFiniteError
 from handlers.targets.registry import Outputs
 
 SMALLEST = 1e-2  # torchvision drops boxes with a shorter side, in pixels
@@ -62,6 +63,8 @@ class FasterRCNNDetector(TorchvisionDetector):
         maps = list(features.maps.values())
         objectness, deltas = rpn.head(maps)
         anchors = rpn.anchor_generator(ImageList(features.inputs.tensors, sizes), maps)
+        if not all(bool(each.isfinite().all()) for each in [*objectness, *deltas]):
+            raise NonFiniteError("the outputs of rpn.head are not finite (NaN or infinity)")
         counts = [each[0].numel() for each in objectness]
         objectness, deltas = concat_box_prediction_layers(objectness, deltas)
         boxes = rpn.box_coder.decode(deltas, anchors).view(len(anchors), -1, 4)
@@ -150,7 +153,8 @@ class FasterRCNNDetector(TorchvisionDetector):
         if self.heads.has_mask():
             parts["mask"] = PartKind(("mask_logits",), pooled=True)
         if self.heads.has_keypoint():
-            parts["keypoint"] = PartKind(("keypoint_logits",), pooled=True)
+            number = self.heads.keypoint_predictor.kps_score_lowres.out_channels
+            parts["keypoint"] = PartKind(("keypoint_logits",), pooled=True, keypoints=number)
         return parts
 
     def part(self, name: str, found: Found, chosen: Entries) -> Part:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS
 
@@ -14,6 +15,8 @@ from handlers.detectors.registry import ADAPTERS, class_path
 @ADAPTERS.register(class_path(FCOS))
 class FCOSDetector(OneStageDetector):
     """The score is the geometric mean of class probability and centerness."""
+
+    first_label = 0
 
     outputs = (*OneStageDetector.outputs, "centerness")
 
@@ -35,6 +38,11 @@ class FCOSDetector(OneStageDetector):
 
     def probabilities(self, heads: Heads) -> Tensor:
         return torch.sqrt(heads["logits"].sigmoid() * heads["centerness"].sigmoid())
+
+    def probability(self, heads: Heads, labels: Tensor) -> Tensor:
+        # The root of a product of sigmoids has no finite gradient where one of them underflows.
+        logit = heads["logits"].gather(1, labels[:, None])[:, 0]
+        return ((F.logsigmoid(logit) + F.logsigmoid(heads["centerness"][:, 0])) / 2).exp()
 
     def decode(self, regression: Tensor, anchors: Tensor) -> Tensor:
         boxes: Tensor = self.model.box_coder.decode(regression, anchors)

@@ -50,6 +50,10 @@ class OneStageDetector(TorchvisionDetector):
     def probabilities(self, heads: Heads) -> Tensor:
         """The reported scores [..., K] of heads [..., *]."""
 
+    def probability(self, heads: Heads, labels: Tensor) -> Tensor:
+        """The reported scores [N] of labels [N], differentiable, of heads [N, *]."""
+        return self.probabilities(heads).gather(1, labels[:, None])[:, 0]
+
     @abstractmethod
     def decode(self, regression: Tensor, anchors: Tensor) -> Tensor:
         """Boxes [N, 4] of regression [N, 4] and anchors [N, 4]."""
@@ -130,7 +134,7 @@ class OneStageDetector(TorchvisionDetector):
         def read(heads: Heads, places: Tensor, where: tuple[Tensor, Tensor, Tensor]) -> Outputs:
             own = {name: each[(*where, which[places])] for name, each in heads.items()}
             boxes = self.decode(own["regression"], anchors[places])
-            scores = self.probabilities(own).gather(1, labels[places, None])[:, 0]
+            scores = self.probability(own, labels[places])
             extra = {"centerness": own["centerness"][:, 0]} if "centerness" in own else {}
             return Outputs(
                 labels=labels[places],

@@ -14,6 +14,8 @@ from handlers.detectors.registry import ADAPTERS, class_path
 class RetinaNetDetector(OneStageDetector):
     """Sigmoid scores; at most so many anchors a feature map."""
 
+    first_label = 0
+
     def head_on(self, maps: Tensor, level: int) -> Heads:
         head = self.model.head
         return {

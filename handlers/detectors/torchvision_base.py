@@ -28,6 +28,8 @@ class TorchvisionDetector:
     `forward`, so a picture alone gives the stock model's numbers exactly.
     """
 
+    first_label = 1
+
     def __init__(self, model: Any) -> None:
         # The submodules are typed as Module | Tensor; `Any` keeps their real interfaces.
         self.model = model

@@ -29,6 +29,8 @@ class FasterRCNNBoxScoreTarget:
         self, labels: Sequence[int], bounding_boxes: Any, iou_threshold: float = 0.5
     ) -> None:
         self.labels = [int(label) for label in labels]
+        if isinstance(bounding_boxes, (list, tuple)):
+            bounding_boxes = [torch.as_tensor(box).tolist() for box in bounding_boxes]
         self.bounding_boxes = torch.as_tensor(bounding_boxes, dtype=torch.float32).reshape(-1, 4)
         self.iou_threshold = iou_threshold
         if len(self.labels) != len(self.bounding_boxes):
@@ -52,10 +54,9 @@ class FasterRCNNBoxScoreTarget:
 
 def _box_score(outputs: Outputs, _: str) -> list[Tensor]:
     """The tutorial's use of it: the chosen boxes, cut to whole pixels, against all the outputs."""
-    chosen = outputs.rows(outputs["chosen"])
-    labels = chosen["labels"].tolist()
-    given = FasterRCNNBoxScoreTarget(labels, chosen["boxes"].detach().to(torch.int32))
-    return [given(outputs)]
+    chosen = outputs["chosen"]
+    whole_pixels = outputs["boxes"][chosen].detach().to(torch.int32)
+    return [FasterRCNNBoxScoreTarget(outputs["labels"][chosen].tolist(), whole_pixels)(outputs)]
 
 
 TARGETS.register("box_score")(Target(("scores", "boxes"), _box_score, joint=True))

@@ -30,10 +30,15 @@ def _keypoint(outputs: Outputs, argument: str) -> list[Tensor]:
     peaks = outputs["keypoint_logits"].flatten(2).amax(2)
     if not argument:
         return [peaks.mean(1)]
+    return [peaks[:, keypoint_place(argument, peaks.shape[1])]]
+
+
+def keypoint_place(argument: str, number: int) -> int:
+    """Which of `number` keypoints a name or number means; raises RequestError for none of them."""
     place = KEYPOINTS.index(argument) if argument in KEYPOINTS else int(argument)
-    if place >= peaks.shape[1]:
-        raise RequestError("target", f"keypoint:{argument}", f"keypoint:0 ... {peaks.shape[1] - 1}")
-    return [peaks[:, place]]
+    if place >= number:
+        raise RequestError("target", f"keypoint:{argument}", f"keypoint:0 ... {number - 1}")
+    return place
 
 
 TARGETS.register("mask")(Target(("mask_logits",), _mask))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from handlers.registry import Registry
+from handlers.schema import RequestError
 
 
 class Outputs:
@@ -26,6 +27,8 @@ class Outputs:
         self._tensors = tensors
 
     def __getitem__(self, name: str) -> Tensor:
+        if name not in self._tensors:
+            raise RequestError("target's output", name, ", ".join(self._tensors))
         return self._tensors[name]
 
     def __contains__(self, name: object) -> bool:
@@ -63,7 +66,7 @@ class Target:
         maximum of their maps. The second argument is what the request gave after the target's name
         and a colon, "" for nothing; `arguments` lists what is allowed there.
     joint: the scalars are of the picture: 0-dimensional or of one element, from the outputs of all
-        that was reported, with boxes in picture pixels.
+        that was reported (or of the candidates that a request is about), boxes in picture pixels.
     """
 
     needs: tuple[str, ...]

@@ -58,6 +58,12 @@ def test_every_way_of_sending_a_picture(item: dict[str, Any]) -> None:
         ({"picture": PNG, "format": b"pdf"}, RequestError, "format: got 'pdf'; allowed: json, ov"),
         ({"picture": PNG, "methd": b"odam"}, RequestError, "field: got 'methd'"),
         ({"picture": PNG, "method": b"\xff"}, RequestError, "UTF-8 text"),
+        ({"picture": PNG, "save_raw": b"true"}, RequestError, "false over HTTP"),
+        ({"picture": PNG, "candidates": b"101"}, RequestError, "0 to 100 over HTTP"),
+        ({"picture": PNG, "layer": b"a,b,c,d,e,f,g,h,i"}, RequestError, "8 names over HTTP"),
+        ({"picture": PNG, "box": b"1,2,3"}, RequestError, "box: got '1,2,3'; allowed: four num"),
+        ({"picture": PNG, "box": b"9,9,1,1"}, RequestError, "x1 < x2 and y1 < y2"),
+        ({"picture": PNG, "fuse": b"perhaps"}, RequestError, "fuse: .* true or false"),
         (
             {"body": {"picture": base64.b64encode(PNG).decode(), "format": ["x"]}},
             RequestError,

@@ -1,0 +1,161 @@
+"""What a request may ask of one picture, and how it is refused or answered at the edges."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from handlers.explainer import Explainer
+from handlers.schema import ExplainRequest, RequestError
+from handlers.tap import NonFiniteError
+from handlers.targets.registry import Outputs
+from tests.conftest import CATEGORIES, random_picture, small_model
+
+PICTURE = random_picture(100, 130, seed=2)
+ALL = ExplainRequest(score_threshold=0.0, max_detections=3)
+
+
+def explainer_of(architecture: str) -> Explainer:
+    return Explainer.from_model(small_model(architecture), CATEGORIES)
+
+
+def test_box_score_of_boxes_that_are_not_the_first(explainer: Explainer) -> None:
+    labels = explainer.detect([PICTURE])[0].labels.tolist()
+    category = CATEGORIES[next(label for label in labels if label != labels[0])]
+    request = replace(ALL, target="box_score", category=category)
+    found = explainer.explain([PICTURE], request)[0]
+    assert [each.category for each in found] == [category]
+    assert float(found[0].heatmap.max()) > 0
+
+
+@pytest.mark.parametrize("fields", [{"candidates": 5}, {"box": (1.0, 1.0, 30.0, 30.0)}])
+def test_no_candidates_give_an_empty_list(
+    fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explainer = explainer_of("fasterrcnn_regnet_small_fpn")
+    monkeypatch.setattr(explainer.detector.model.get_submodule("rpn"), "score_thresh", 1.1)
+    assert explainer.explain([PICTURE], replace(ALL, **fields)) == [[]]
+    request = replace(ALL, target="objectness", layer="rpn.head.conv")
+    assert explainer.explain([PICTURE], request) == [[]]
+
+
+def constant(outputs: Outputs) -> Tensor:
+    return torch.zeros(())
+
+
+@pytest.mark.parametrize(
+    ("target", "layer"),
+    [
+        ("class", "head.classification_head.module_list.0.0"),
+        (constant, "head.classification_head.module_list.2.0"),
+        (constant, "emitting"),
+    ],
+)
+def test_what_does_not_reach_a_layer_has_a_map_of_zeros(target: Any, layer: str) -> None:
+    explainer = explainer_of("ssdlite320_mobilenet_v3_large")
+    request = replace(ALL, target=target, layer=layer, max_detections=1, sum_boxes=True)
+    (found,) = explainer.explain([PICTURE], request)[0]
+    assert found.level != "0"
+    assert not found.heatmap.any()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "place", "target", "named"),
+    [
+        ("maskrcnn_resnet50_fpn", "roi_heads.mask_head.0.0.weight", "mask", "mask_head.0.0"),
+        ("fasterrcnn_regnet_small_fpn", "rpn.head.cls_logits.bias", "class", "rpn.head.cls_logits"),
+        ("fcos_resnet50_fpn", "head.regression_head.bbox_ctrness.bias", "class", "bbox_ctrness"),
+    ],
+)
+def test_what_is_not_finite_is_named_wherever_it_is(
+    architecture: str, place: str, target: str, named: str
+) -> None:
+    explainer = explainer_of(architecture)
+    weight = explainer.detector.model.get_parameter(place)
+    before = weight.detach().clone()
+    try:
+        with torch.no_grad():
+            weight.fill_(torch.nan if weight.dim() == 1 else 3e38)  # which overflows
+        with pytest.raises(NonFiniteError, match=named):
+            explainer.explain([PICTURE], replace(ALL, target=target))
+    finally:
+        with torch.no_grad():
+            weight.copy_(before)
+
+
+def test_a_function_that_gives_nan_is_refused(explainer: Explainer) -> None:
+    request = replace(ALL, target=lambda outputs: (outputs["scores"] - 2).sqrt())
+    with pytest.raises(RequestError, match=r"target: .* allowed: finite"):
+        explainer.explain([PICTURE], request)
+
+
+def test_a_function_may_read_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    explainer = explainer_of("maskrcnn_resnet50_fpn")
+
+    def both(outputs: Outputs) -> Tensor:
+        return outputs["objectness"] + 0 * outputs["mask_logits"].mean((1, 2))
+
+    named = explainer.explain([PICTURE], replace(ALL, target="objectness", layer="pyramid"))[0]
+    found = explainer.explain([PICTURE], replace(ALL, target=both, layer="pyramid"))[0]
+    for one, other in zip(found, named, strict=True):
+        assert torch.allclose(one.heatmap, other.heatmap, atol=1e-4 * float(other.heatmap.max()))
+    with pytest.raises(RequestError, match="allowed: labels, logits, scores, boxes, objectness"):
+        explainer.explain([PICTURE], replace(ALL, target=lambda outputs: outputs["centerness"]))
+
+
+def test_a_saturated_class_leaves_the_probability_a_gradient() -> None:
+    explainer = explainer_of("fcos_resnet50_fpn")
+    bias = explainer.detector.model.get_parameter("head.classification_head.cls_logits.bias")
+    before = bias.detach().clone()
+    try:
+        with torch.no_grad():
+            bias[2] = -200.0
+        found = explainer.explain([PICTURE], replace(ALL, target="probability"))[0]
+        assert all(float(each.heatmap.max()) > 0 for each in found)
+        nothing = replace(ALL, target="probability", candidates=3, category=CATEGORIES[2])
+        assert not any(each.heatmap.any() for each in explainer.explain([PICTURE], nothing)[0])
+    finally:
+        with torch.no_grad():
+            bias.copy_(before)
+
+
+def test_label_zero_is_a_category_where_it_is_reported() -> None:
+    explainer = explainer_of("fcos_resnet50_fpn")
+    (best,) = explainer.explain([PICTURE], replace(ALL, max_detections=1))[0]
+    (first,) = explainer.explain([PICTURE], replace(ALL, candidates=1))[0]
+    assert (first.label, first.box, first.outcome) == (best.label, best.box, "reported as box 0")
+
+
+def test_fused_maps_keep_what_lies_outside_a_box() -> None:
+    explainer = explainer_of("maskrcnn_resnet50_fpn")
+    request = replace(ALL, target="mask", layer="emitting,roi", fuse=True, method="gradcam")
+    for each in explainer.explain([PICTURE], request)[0]:
+        assert not each.geometry.clipped
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"box": (-1e308, 0, 1, 1)}, "a tuple of four numbers"),
+        ({"box": (float("nan"), 0, 1, 1)}, "a tuple of four numbers"),
+        ({"box": (5.0, 0, 1, 1)}, "x1 < x2"),
+        ({"fuse": True, "save_raw": True}, "fused maps have no gradient"),
+        ({"target": None}, "a name, or a function"),
+        ({"layer": ["emitting"]}, "layer: .* a string"),
+        ({"method": None}, "method: .* a string"),
+        ({"candidates": -1}, "an integer from 0"),
+        ({"box": (0.0, 0.0, 1.0, 1.0), "candidates": 3}, "0 where a box is named"),
+    ],
+)
+def test_requests_that_make_no_sense(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        ExplainRequest(**fields)
+
+
+def test_a_keypoint_that_the_detector_lacks_is_refused_at_once() -> None:
+    with pytest.raises(RequestError, match=r"keypoint:0 \.\.\. 16"):
+        explainer_of("keypointrcnn_resnet50_fpn").check(ExplainRequest(target="keypoint:50"))
