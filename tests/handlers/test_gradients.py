@@ -44,11 +44,19 @@ def test_windows_equal_the_whole_map(
     assert any(bool(slow.heatmap.any()) for slow in whole)
 
 
-@pytest.mark.parametrize("layer", ["emitting", "pyramid", "backbone.body.layer3.0.conv2"])
-@pytest.mark.parametrize("architecture", ["fasterrcnn_resnet50_fpn", "retinanet_resnet50_fpn_v2"])
+@pytest.mark.parametrize("layer", ["emitting", "pyramid", "backbone.body"])
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        "fasterrcnn_regnet_small_fpn",
+        pytest.param("retinanet_resnet50_fpn_v2", marks=pytest.mark.full),
+    ],
+)
 def test_one_by_one_equals_all_at_once(
     architecture: str, layer: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if layer == "backbone.body":
+        layer += ".block3" if "small" in architecture else ".layer3"
     together = explain(architecture, layer=layer)
     monkeypatch.setattr(gradients, "WINDOW_BUDGET", 1)
     alone = explain(architecture, layer=layer)

@@ -130,6 +130,24 @@ def test_label_zero_is_a_category_where_it_is_reported() -> None:
     assert (first.label, first.box, first.outcome) == (best.label, best.box, "reported as box 0")
 
 
+def test_a_sum_over_several_maps_adds_them_on_the_finest() -> None:
+    explainer = explainer_of("ssdlite320_mobilenet_v3_large")
+    request = replace(ALL, max_detections=6)
+    each = explainer.explain([PICTURE], replace(request, save_raw=True))[0]
+    (found,) = explainer.explain([PICTURE], replace(request, sum_boxes=True))[0]
+    assert len({one.level for one in each}) > 2
+    assert found.together == tuple(range(6))
+    height, width = found.heatmap.shape
+    assert found.heatmap.numel() == max(one.heatmap.numel() for one in each)
+    total = torch.zeros(height, width)
+    for one in each:
+        assert one.activation is not None
+        assert one.gradient is not None
+        signed = (one.activation * one.gradient).sum(0)
+        total += one.geometry.onto(signed, found.geometry, height, width)
+    assert torch.allclose(found.heatmap, total.clamp(min=0), atol=1e-4 * float(total.abs().max()))
+
+
 def test_fused_maps_keep_what_lies_outside_a_box() -> None:
     explainer = explainer_of("maskrcnn_resnet50_fpn")
     request = replace(ALL, target="mask", layer="emitting,roi", fuse=True, method="gradcam")
