@@ -37,7 +37,6 @@ from handlers.layers import (
     LayerInfo,
     find_layer,
     layer_names,
-    module_of,
     preview,
     survey,
 )
@@ -45,7 +44,7 @@ from handlers.manifest import ArchiveError, Manifest
 from handlers.outcome import Chosen, Verdicts
 from handlers.picture import Subject, explain_picture, reads_whole_picture
 from handlers.schema import EMITTING, Detections, ExplainRequest, Explanation, RequestError
-from handlers.tap import NonFiniteError, check_weights, finite, undisturbed
+from handlers.tap import Layer, NonFiniteError, all_finite, check_weights, finite, undisturbed
 from handlers.targets.regions import keypoint_place
 from handlers.targets.registry import CallableTarget, find_target, targets_for
 
@@ -206,7 +205,8 @@ class Explainer:
             return Where(layer)
         name = target if isinstance(target, str) else None  # a function may read anything
         info = find_layer(self.detector, self.survey(), layer, name)
-        return Where(layer, module_of(self.detector, layer), head=info.part != BACKBONE)
+        module = self.detector.model.get_submodule(layer)
+        return Where(layer, Layer(layer, module), head=info.part != BACKBONE)
 
     @torch.inference_mode(False)
     def detect(self, pictures: Sequence[Tensor], batch_size: int = 8) -> list[Detections]:
@@ -237,10 +237,11 @@ class Explainer:
         """
         request = request or self.defaults
         self.check(request)
+        layers = [self._where(layer, request.target) for layer in request.layers]
         explained: list[list[Explanation]] = [[] for _ in pictures]
         with undisturbed(self.detector.model):
             for place, found in self._found(pictures, batch_size):
-                explained[place] = self._explain_one(found, request)
+                explained[place] = self._explain_one(found, request, layers)
         return explained
 
     def _found(self, pictures: Sequence[Tensor], batch_size: int) -> Iterator[tuple[int, Found]]:
@@ -298,7 +299,7 @@ class Explainer:
 
     def _check_finite(self, features: Features, raw: list[Raw]) -> None:
         outputs = [tensor for each in raw for tensor in (each.logits, each.scores, each.boxes)]
-        if not all(bool(tensor.isfinite().all()) for tensor in [*features.maps.values(), *outputs]):
+        if not all_finite([*features.maps.values(), *outputs]):
             raise NonFiniteError("a feature map, box or score is not finite (NaN or infinity)")
 
     def _name_non_finite(self, inputs: Inputs, part: Part | AllParts | None = None) -> None:
@@ -311,7 +312,9 @@ class Explainer:
             else:
                 part.outputs([*features.maps.values()])
 
-    def _explain_one(self, found: Found, request: ExplainRequest) -> list[Explanation]:
+    def _explain_one(
+        self, found: Found, request: ExplainRequest, layers: Sequence[Where]
+    ) -> list[Explanation]:
         verdicts = Verdicts(found, self.detector.limits(), self.categories)
         chosen = self._chosen(verdicts, request)
         if not len(chosen):
@@ -327,7 +330,6 @@ class Explainer:
         subject = Subject(chosen, part, places.to(rows.labels.device))
         inputs = found.features.inputs
         scene = Scene(self.detector, found, lambda: [*self._features(inputs).maps.values()])
-        layers = [self._where(layer, request.target) for layer in request.layers]
         with _exact_convolutions():
             try:
                 return explain_picture(scene, subject, request, layers, self.categories)

@@ -183,12 +183,15 @@ class Geometry:
 
     def to_picture(self, heatmap: Tensor) -> Tensor:
         """A heatmap [h, w] on the picture's pixels: float32 [H, W], bilinear."""
-        height, width = heatmap.shape
         u = self._along(self.picture_width, self.scale_x, self.offset_x, self.frame_width)
         v = self._along(self.picture_height, self.scale_y, self.offset_y, self.frame_height)
+        return self._sampled(heatmap, v, u)
+
+    def _sampled(self, heatmap: Tensor, v: Tensor, u: Tensor) -> Tensor:
+        """A heatmap [h, w] at rows v and columns u, shares of the frame: [len(v), len(u)]."""
         # Bilinear weights are a product of one for the row and one for the column.
-        rows = _interpolation(v, height, self.clipped)
-        columns = _interpolation(u, width, self.clipped)
+        rows = _interpolation(v, heatmap.shape[0], self.clipped)
+        columns = _interpolation(u, heatmap.shape[1], self.clipped)
         return rows @ heatmap.to(torch.float32) @ columns.T
 
     def onto(self, heatmap: Tensor, other: Geometry, height: int, width: int) -> Tensor:
@@ -200,9 +203,7 @@ class Geometry:
         y = (rows - other.offset_y) / other.scale_y
         u = (x * self.scale_x + self.offset_x) / self.frame_width
         v = (y * self.scale_y + self.offset_y) / self.frame_height
-        down = _interpolation(v, heatmap.shape[0], self.clipped)
-        across = _interpolation(u, heatmap.shape[1], self.clipped)
-        return down @ heatmap.to(torch.float32) @ across.T
+        return self._sampled(heatmap, v, u)
 
     @staticmethod
     def _along(pixels: int, scale: float, offset: float, frame: float) -> Tensor:

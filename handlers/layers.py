@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from handlers.detectors.base import Candidates, Detector, Entries, Found, Inputs, RoIs
 from handlers.schema import EMITTING, RequestError
-from handlers.tap import Layer, undisturbed
+from handlers.tap import undisturbed
 from handlers.targets.registry import TARGETS, targets_for
 
 ROI = "roi"
@@ -122,11 +122,10 @@ def _scalars(
     scores, boxes = raw.scores[candidate, label], raw.boxes_of(candidate, label)
     entries = Entries(boxes, label, scores, candidate)
     own = detector.part(part, found, entries)
-    leaves = [each.detach().requires_grad_() for each in found.maps]
     if isinstance(own, RoIs):
         outputs = own.head(own.pooled.detach().requires_grad_())
     else:
-        outputs = own.outputs(leaves)
+        outputs = own.outputs([each.detach().requires_grad_() for each in found.maps])
     outputs = outputs.with_(chosen=torch.arange(len(candidate)))
     sums = {}
     for name in targets:
@@ -184,11 +183,6 @@ def layer_names(detector: Detector) -> list[str]:
     """The layers that are no modules."""
     pooled = any(kind.pooled for kind in detector.parts().values())
     return [EMITTING, *([ROI] if pooled else []), PYRAMID]
-
-
-def module_of(detector: Detector, name: str) -> Layer:
-    """The module of that name."""
-    return Layer(name, detector.model.get_submodule(name))
 
 
 def preview(layers: Sequence[LayerInfo], target: str) -> str:

@@ -15,7 +15,7 @@ from handlers.gradients import Piece, Question, Scene, Where
 from handlers.images import Geometry
 from handlers.layers import PYRAMID, ROI
 from handlers.schema import EMITTING
-from handlers.tap import NonFiniteError
+from handlers.tap import NonFiniteError, all_finite
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def joint_heatmaps(
 
 
 def _check(*maps: Tensor) -> None:
-    if not all(bool(each.isfinite().all()) for each in maps):
+    if not all_finite(maps):
         raise NonFiniteError("a heatmap is not finite (NaN or infinity)")
 
 

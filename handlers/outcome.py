@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.models.detection.transform import resize_boxes
 from torchvision.ops import box_iou
 
 from handlers.detectors.base import Entries, Found, Limits
@@ -16,13 +15,21 @@ from handlers.detectors.base import Entries, Found, Limits
 REPORTED = "reported"
 
 
+def shown_score(score: float) -> str:
+    """A score as text: cut, not rounded, so that nothing that was dropped looks as if it had
+    reached the threshold."""
+    if 0 < score < 0.001:
+        return "<0.001"
+    digits = 2 if score >= 0.1 else 3
+    return f"{math.floor(score * 10**digits) / 10**digits:.{digits}f}"
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """text: "reported", or why a candidate was not. reported_as, suppressed_by: places among the
-    picture's detections, None where there is none."""
+    """text: "reported", or why a candidate was not. suppressed_by: the box that did it, its place
+    among the picture's detections; None where there is none."""
 
     text: str = REPORTED
-    reported_as: int | None = None
     suppressed_by: int | None = None
 
 
@@ -58,22 +65,17 @@ class Verdicts:
             self.found.kept.entries[places],
             self.found.kept.boxes[places],
             index,
-            [Outcome(reported_as=place) for place in index],
+            [Outcome()] * len(index),
         )
 
     def strongest(self, number: int, labels: Sequence[int]) -> Chosen:
         """The best-scoring candidates for `labels`, before suppression, best first."""
         if not len(self.found.raw.scores):
             return self._nothing()
-        best = self.top(number, labels)
-        return self._candidates(best.candidate, best.labels)
-
-    def top(self, number: int, labels: Sequence[int]) -> Entries:
-        """The same as entries."""
         which = torch.tensor(list(labels), device=self.found.raw.scores.device)
         values = self.found.raw.scores[:, which].flatten()
         _, order = values.topk(min(number, len(values)))
-        return self._entries(order // len(which), which[order % len(which)])
+        return self._candidates(order // len(which), which[order % len(which)])
 
     def nearest(self, box: Sequence[float], labels: Sequence[int]) -> Chosen:
         """The candidate for one of `labels` whose box has the highest IoU with `box` (picture
@@ -98,17 +100,14 @@ class Verdicts:
         place = best[scores[best].argmax()][None]
         return self._candidates(candidate[place], which[place])
 
-    def _entries(self, candidate: Tensor, label: Tensor) -> Entries:
-        boxes = self.found.raw.boxes_of(candidate, label)
-        return Entries(boxes, label, self.found.raw.scores[candidate, label], candidate)
-
     def _nothing(self) -> Chosen:
         return self.reported(torch.zeros(0, dtype=torch.int64, device=self.found.raw.scores.device))
 
     def _candidates(self, candidate: Tensor, label: Tensor) -> Chosen:
-        entries = self._entries(candidate, label)
-        size = [self.found.frame.picture_height, self.found.frame.picture_width]
-        boxes = resize_boxes(entries.boxes, list(self.found.size), size)
+        raw = self.found.raw
+        scores = raw.scores[candidate, label]
+        entries = Entries(raw.boxes_of(candidate, label), label, scores, candidate)
+        boxes = self.found.features.inputs.on_picture(entries.boxes)
         outcomes = [self._outcome(entries, place) for place in range(len(entries))]
         return Chosen(entries, boxes, list(range(len(entries))), outcomes)
 
@@ -121,7 +120,7 @@ class Verdicts:
         rank = torch.where(survivors == found[0])[0]
         if len(rank):
             if int(rank[0]) < limits.detections:
-                return Outcome(f"reported as box {int(rank[0])}", reported_as=int(rank[0]))
+                return Outcome(f"reported as box {int(rank[0])}")
             return Outcome(f"beyond the limit of {limits.detections} boxes")
         same = torch.where(before.labels[survivors] == label)[0]
         overlap = box_iou(before.boxes[found], before.boxes[survivors[same]])[0]
@@ -132,8 +131,7 @@ class Verdicts:
 
     def _suppressed(self, rank: int, overlap: float) -> Outcome:
         by = self.found.kept.before[self.found.kept.survivors[rank : rank + 1]]
-        cut = math.floor(float(by.scores[0]) * 100) / 100  # as labels on pictures cut it
-        name = f"{self.categories[int(by.labels[0])]} {cut:.2f}"
+        name = f"{self.categories[int(by.labels[0])]} {shown_score(float(by.scores[0]))}"
         why = f"IoU {overlap:.2f}, above {self.limits.iou:g}"
         if rank < self.limits.detections:
             return Outcome(f"suppressed by box {rank} ({name}; {why})", suppressed_by=rank)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
-from torchvision.models.detection.transform import resize_boxes
 
 from handlers.cam.registry import METHODS
 from handlers.detectors.base import AllParts, Part
@@ -14,7 +13,7 @@ from handlers.gradients import Question, Scene, Where
 from handlers.maps import Heat, fused, heatmaps, joint_heatmaps
 from handlers.outcome import Chosen
 from handlers.schema import ExplainRequest, Explanation, RequestError
-from handlers.tap import NonFiniteError
+from handlers.tap import NonFiniteError, all_finite
 from handlers.targets.registry import Outputs, find_target
 
 
@@ -22,9 +21,9 @@ from handlers.targets.registry import Outputs, find_target
 class Subject:
     """What of a picture is explained.
 
-    chosen: the boxes of the request. part: the detector's outputs for `rows`, which hold all chosen
-    boxes and, for targets that read the whole picture's outputs, all that was reported; places:
-    int64, those of the chosen among them.
+    chosen: the boxes of the request. part: the detector's outputs for all of them and, for targets
+    that read the whole picture's outputs, for all that was reported; places: int64, those of the
+    chosen among them.
     """
 
     chosen: Chosen
@@ -82,7 +81,7 @@ def _heats(scene: Scene, subject: Subject, request: ExplainRequest, where: Where
 
 
 def _finite(values: list[Tensor]) -> list[Tensor]:
-    if not all(bool(each.isfinite().all()) for each in values):
+    if not all_finite(values):
         raise NonFiniteError("the target's value is not finite (NaN or infinity)")
     return values
 
@@ -113,8 +112,7 @@ def _joint_scalars(
 
 def _in_picture(outputs: Outputs, scene: Scene, subject: Subject) -> Outputs:
     """With boxes in picture pixels, as the detector reports them."""
-    size = [scene.found.frame.picture_height, scene.found.frame.picture_width]
-    boxes = resize_boxes(outputs["boxes"], list(scene.found.size), size)
+    boxes = scene.found.features.inputs.on_picture(outputs["boxes"])
     return outputs.with_(boxes=boxes, chosen=subject.places)
 
 

@@ -6,7 +6,6 @@ A box that the detector did not report is dashed, and its label says why it was 
 from __future__ import annotations
 
 import io
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,7 +17,7 @@ from torch import Tensor
 
 from handlers.grid import BACKGROUND, Block, Font, draw_grid, wrapped
 from handlers.images import to_image, to_tensor
-from handlers.outcome import REPORTED
+from handlers.outcome import REPORTED, shown_score
 from handlers.schema import Explanation
 
 # Colours of heat from 0 to 1: dark violet, red, orange, pale yellow; legible on any picture, also
@@ -224,19 +223,11 @@ def caption(explanation: Explanation, boxes: int = 1) -> str:
     """The label of one of so many boxes: category, score, and why it was dropped if it was."""
     if explanation.together:
         return f"{len(explanation.together)} boxes together"
-    text = f"{explanation.category} {_score(explanation.score)}"
+    text = f"{explanation.category} {shown_score(explanation.score)}"
     if explanation.outcome == REPORTED or boxes > MOST_REASONS:
         return text
     why = explanation.outcome if boxes == 1 else explanation.outcome.partition(" (")[0]
     return f"{text}: {why}"
-
-
-def _score(score: float) -> str:
-    """Cut, not rounded: nothing that was dropped looks as if it had reached the threshold."""
-    if 0 < score < 0.001:
-        return "<0.001"
-    digits = 2 if score >= 0.1 else 3
-    return f"{math.floor(score * 10**digits) / 10**digits:.{digits}f}"
 
 
 def _dashed(draw: ImageDraw.ImageDraw, edges: Rectangle, colour: str, stroke: int) -> None:

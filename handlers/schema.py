@@ -82,7 +82,6 @@ class ExplainRequest:
             _check_box(self.box)
             if self.candidates:  # a box is a candidate already
                 raise RequestError("candidates", self.candidates, "0 where a box is named")
-
         if self.fuse and self.save_raw:
             raise RequestError("save_raw", True, "false with fuse: fused maps have no gradient")
         for name in ("method", "layer", "category"):

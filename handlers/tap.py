@@ -121,10 +121,15 @@ def masked(convolutions: Iterable[nn.Module], mask: Tensor) -> Iterator[None]:
             handle.remove()
 
 
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """None of the tensors has a NaN or an infinity."""
+    return all(bool(each.isfinite().all()) for each in tensors)
+
+
 def check_weights(model: nn.Module) -> None:
     """Raises NonFiniteError, with its name, for a parameter or buffer that is not finite."""
     for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        if tensor.is_floating_point() and not all_finite([tensor]):
             raise NonFiniteError(
                 f"the weights of {name} are not all finite (NaN or infinity); load a checkpoint"
                 " from before the training diverged"
@@ -137,7 +142,7 @@ def finite(model: nn.Module) -> Iterator[None]:
 
     def check(name: str) -> Any:
         def hook(module: nn.Module, arguments: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and not bool(output.isfinite().all()):
+            if isinstance(output, Tensor) and not all_finite([output]):
                 raise NonFiniteError(
                     f"the activation of {name} is not finite (NaN or infinity) for this"
                     " picture; check that layer's weights, or use precision fp32"

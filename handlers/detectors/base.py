@@ -8,6 +8,7 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection.transform import resize_boxes
 
 from handlers.images import Geometry
 from handlers.schema import Detections
@@ -26,6 +27,14 @@ class Inputs:
     tensors: Tensor
     sizes: list[tuple[int, int]]
     geometries: list[Geometry]
+
+    def on_picture(self, boxes: Tensor, picture: int = 0) -> Tensor:
+        """Boxes [N, 4] in pixels of the network input as torchvision reports them: in pixels of
+        the picture."""
+        geometry = self.geometries[picture]
+        size = [geometry.picture_height, geometry.picture_width]
+        resized: Tensor = resize_boxes(boxes, list(self.sizes[picture]), size)
+        return resized
 
 
 @dataclass(frozen=True)

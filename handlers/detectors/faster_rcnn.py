@@ -20,7 +20,6 @@ from handlers.detectors.base import (
     Entries,
     Features,
     Found,
-    Kept,
     Limits,
     Part,
     PartKind,
@@ -29,9 +28,13 @@ from handlers.detectors.base import (
 )
 from handlers.detectors.registry import ADAPTERS, class_path
 from handlers.detectors.roi_align import pooling_matrices
-from handlers.detectors.selection import suppress
-from handlers.detectors.torchvision_base import TorchvisionDetector, convolutions, reach
-from handlers.tap import NonFiniteError
+from handlers.detectors.torchvision_base import (
+    TorchvisionDetector,
+    anchor_cells,
+    convolutions,
+    reach,
+)
+from handlers.tap import NonFiniteError, all_finite
 from handlers.targets.registry import Outputs
 
 SMALLEST = 1e-2  # torchvision drops boxes with a shorter side, in pixels
@@ -63,7 +66,7 @@ class FasterRCNNDetector(TorchvisionDetector):
         maps = list(features.maps.values())
         objectness, deltas = rpn.head(maps)
         anchors = rpn.anchor_generator(ImageList(features.inputs.tensors, sizes), maps)
-        if not all(bool(each.isfinite().all()) for each in [*objectness, *deltas]):
+        if not all_finite([*objectness, *deltas]):
             raise NonFiniteError("the outputs of rpn.head are not finite (NaN or infinity)")
         counts = [each[0].numel() for each in objectness]
         objectness, deltas = concat_box_prediction_layers(objectness, deltas)
@@ -118,16 +121,8 @@ class FasterRCNNDetector(TorchvisionDetector):
             )
         ]
 
-    def select(
-        self, features: Features, candidates: list[Candidates], raw: list[Raw]
-    ) -> list[Kept]:
-        """RoIHeads.postprocess_detections."""
-        return [
-            suppress(self._entries(each), self.limits(), own, features.inputs, picture)
-            for picture, (each, own) in enumerate(zip(raw, candidates, strict=True))
-        ]
-
-    def _entries(self, raw: Raw) -> Entries:
+    def entries(self, raw: Raw, candidates: Candidates) -> Entries:
+        """What RoIHeads.postprocess_detections has before suppression."""
         number, classes = raw.logits.shape
         scores = raw.scores[:, 1:].reshape(-1)
         boxes = raw.boxes[:, 1:].reshape(-1, 4)
@@ -232,23 +227,21 @@ class FasterRCNNDetector(TorchvisionDetector):
     def _objectness(self, found: Found, chosen: Entries) -> Cells:
         level = found.candidates.anchor_level[chosen.candidate]
         anchor = found.candidates.anchor[chosen.candidate]
-        per_cell = torch.tensor(self.rpn.anchor_generator.num_anchors_per_location()).to(level)
-        width = torch.tensor([each.shape[-1] for each in found.maps]).to(level)[level]
-        cell = anchor // per_cell[level]
+        per_cell = self.rpn.anchor_generator.num_anchors_per_location()
+        own_row, own_column, which = anchor_cells(anchor, level, per_cell, found.maps)
         modules = [self.rpn.head.conv, self.rpn.head.cls_logits]
 
         def read(
             outputs: Mapping[str, Tensor], places: Tensor, where: tuple[Tensor, Tensor, Tensor]
         ) -> Outputs:
             batch, row, column = where
-            which = (anchor % per_cell[level])[places]
-            logits = outputs["objectness"][batch, which, row, column]
+            logits = outputs["objectness"][batch, which[places], row, column]
             return Outputs(labels=chosen.labels[places], objectness=logits)
 
         return Cells(
             level=level,
-            row=cell // width,
-            column=cell % width,
+            row=own_row,
+            column=own_column,
             convolve=lambda maps, _: {"objectness": self.rpn.head([maps])[0][0]},
             read=read,
             reach=lambda _: reach(modules),

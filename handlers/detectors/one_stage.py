@@ -17,14 +17,18 @@ from handlers.detectors.base import (
     Entries,
     Features,
     Found,
-    Kept,
     Limits,
     Part,
     PartKind,
     Raw,
 )
-from handlers.detectors.selection import strongest, suppress
-from handlers.detectors.torchvision_base import TorchvisionDetector, convolutions, reach
+from handlers.detectors.selection import strongest
+from handlers.detectors.torchvision_base import (
+    TorchvisionDetector,
+    anchor_cells,
+    convolutions,
+    reach,
+)
 from handlers.targets.registry import Outputs
 
 # What a head gives, by name: [B, R, *] for all anchors, [B, h, w, A, *] on one map.
@@ -58,10 +62,6 @@ class OneStageDetector(TorchvisionDetector):
     def decode(self, regression: Tensor, anchors: Tensor) -> Tensor:
         """Boxes [N, 4] of regression [N, 4] and anchors [N, 4]."""
 
-    @abstractmethod
-    def entries(self, raw: Raw, candidates: Candidates) -> Entries:
-        """What enters suppression, in the stock model's order."""
-
     def propose(self, features: Features) -> list[Candidates]:
         inputs, maps = features.inputs, list(features.maps.values())
         anchors = self.model.anchor_generator(ImageList(inputs.tensors, inputs.sizes), maps)
@@ -91,14 +91,6 @@ class OneStageDetector(TorchvisionDetector):
             raw.append(Raw(one["logits"], self.probabilities(one), boxes[:, None]))
         return raw
 
-    def select(
-        self, features: Features, candidates: list[Candidates], raw: list[Raw]
-    ) -> list[Kept]:
-        return [
-            suppress(self.entries(each, own), self.limits(), own, features.inputs, picture)
-            for picture, (each, own) in enumerate(zip(raw, candidates, strict=True))
-        ]
-
     def limits(self) -> Limits:
         model = self.model
         return Limits(
@@ -119,10 +111,8 @@ class OneStageDetector(TorchvisionDetector):
     def part(self, name: str, found: Found, chosen: Entries) -> Part:
         labels, candidates = chosen.labels, found.candidates
         anchors, level = candidates.boxes[chosen.candidate], candidates.level[chosen.candidate]
-        place = candidates.anchor[chosen.candidate]
-        per_cell = torch.tensor(self._per_cell()).to(level)[level]
-        width = torch.tensor([each.shape[-1] for each in found.maps]).to(level)[level]
-        cell, which = place // per_cell, place % per_cell
+        anchor = candidates.anchor[chosen.candidate]
+        row, column, which = anchor_cells(anchor, level, self._per_cell(), found.maps)
 
         def convolve(maps: Tensor, level: int) -> Heads:
             batch, _, height, width = maps.shape
@@ -146,8 +136,8 @@ class OneStageDetector(TorchvisionDetector):
 
         return Cells(
             level=level,
-            row=cell // width,
-            column=cell % width,
+            row=row,
+            column=column,
             convolve=convolve,
             read=read,
             reach=self._reach,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torchvision.models.detection.transform import resize_boxes
 from torchvision.ops import batched_nms
 
 from handlers.detectors.base import Candidates, Entries, Inputs, Kept, Limits
@@ -26,13 +25,8 @@ def suppress(
     """Non-maximum suppression within each label, the limit, and boxes in picture pixels."""
     survivors = batched_nms(before.boxes, before.scores, before.labels, limits.iou)
     entries = before[survivors[: limits.detections]]
-    geometry = inputs.geometries[picture]
     return Kept(
-        boxes=resize_boxes(
-            entries.boxes,
-            list(inputs.sizes[picture]),
-            [geometry.picture_height, geometry.picture_width],
-        ),
+        boxes=inputs.on_picture(entries.boxes, picture),
         entries=entries,
         level=candidates.level[entries.candidate],
         before=before,

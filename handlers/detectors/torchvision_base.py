@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from handlers.detectors.base import Features, Inputs
+from handlers.detectors.base import Candidates, Entries, Features, Inputs, Kept, Limits, Raw
+from handlers.detectors.selection import suppress
 from handlers.images import Geometry, PictureError
 from handlers.tap import undisturbed
 
@@ -80,12 +82,39 @@ class TorchvisionDetector:
     def features(self, inputs: Inputs) -> Features:
         return Features(inputs, self.maps(inputs.tensors))
 
+    def select(
+        self, features: Features, candidates: list[Candidates], raw: list[Raw]
+    ) -> list[Kept]:
+        return [
+            suppress(self.entries(each, own), self.limits(), own, features.inputs, picture)
+            for picture, (each, own) in enumerate(zip(raw, candidates, strict=True))
+        ]
+
+    @abstractmethod
+    def entries(self, raw: Raw, candidates: Candidates) -> Entries:
+        """What enters suppression, in the stock model's order."""
+
+    @abstractmethod
+    def limits(self) -> Limits:
+        """What `select` drops candidates by."""
+
     def level_names(self) -> list[str]:
         return self.names
 
     def on_grid(self, frame: Geometry, height: int, width: int) -> Geometry:
         """Places a map of height x width cells whose padded network input has geometry `frame`."""
         return frame.on_samples(height, width)
+
+
+def anchor_cells(
+    anchor: Tensor, level: Tensor, per_cell: Sequence[int], maps: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of anchors (places [N] among those of their feature map) the row, the column and the place
+    among their cell's anchors; per_cell: how many a cell has, on each map."""
+    number = torch.tensor(per_cell).to(level)[level]
+    width = torch.tensor([each.shape[-1] for each in maps]).to(level)[level]
+    cell = anchor // number
+    return cell // width, cell % width, anchor % number
 
 
 def reach(modules: Iterable[nn.Module]) -> int | None:

@@ -83,8 +83,7 @@ TARGETS: Registry[Target] = Registry("target", "handlers.targets")
 
 def targets_for(outputs: Sequence[str]) -> list[str]:
     """Names of the targets that can be made of one part's outputs."""
-    names = [name for name in TARGETS.names() if set(_target(name).needs) <= set(outputs)]
-    return sorted(names)
+    return [name for name in TARGETS.names() if set(_target(name).needs) <= set(outputs)]
 
 
 def find_target(name: str) -> tuple[Target, str] | None:
