@@ -8,7 +8,6 @@ explanations = explainer.explain(pictures, ExplainRequest(method="odam"))
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +26,8 @@ from handlers.detectors.base import (
     Raw,
     to_detections,
 )
-from handlers.detectors.registry import DetectorError, build_model, detector_for, load_weights
+from handlers.detectors.registry import DetectorError, detector_for
+from handlers.gradient_check import check_gradient
 from handlers.gradients import Scene, Where
 from handlers.images import PictureError
 from handlers.layers import (
@@ -40,9 +40,11 @@ from handlers.layers import (
     preview,
     survey,
 )
+from handlers.loading import load_model
 from handlers.manifest import ArchiveError, Manifest
 from handlers.outcome import Chosen, Verdicts
 from handlers.picture import Subject, explain_picture, reads_whole_picture
+from handlers.precision import PRECISIONS, device_named, exact_convolutions
 from handlers.schema import EMITTING, Detections, ExplainRequest, Explanation, RequestError
 from handlers.tap import Layer, NonFiniteError, all_finite, check_weights, finite, undisturbed
 from handlers.targets.regions import keypoint_place
@@ -50,7 +52,8 @@ from handlers.targets.registry import CallableTarget, find_target, targets_for
 
 __all__ = ["ExplainRequest", "Explainer", "Explanation"]
 
-PRECISIONS = ("fp32", "bf16")
+# Where neither the request nor the detector says.
+SCORE_THRESHOLD, MAX_DETECTIONS = 0.5, 100
 
 
 class Explainer:
@@ -63,7 +66,7 @@ class Explainer:
         precision: str = "fp32",
         manifest: Manifest | None = None,
     ) -> None:
-        """categories: names by label, the background first.
+        """categories: names by label; the background first, if the detector has one.
 
         Raises RequestError for an unknown precision, DetectorError if the number of categories is
         not the detector's.
@@ -71,33 +74,46 @@ class Explainer:
         if precision not in PRECISIONS:
             raise RequestError("precision", precision, ", ".join(PRECISIONS))
         if len(categories) != detector.num_classes():
+            background = "the background first" if detector.background else "without a background"
             raise DetectorError(
-                f"got {len(categories)} categories for a detector of {detector.num_classes()}, the"
-                " background included; name them all by label, the background first"
+                f"got {len(categories)} categories for a detector of {detector.num_classes()};"
+                f" name them all by label, {background}"
             )
         self.detector = detector
         self.categories = tuple(categories)
         self.precision = precision
         self.manifest = manifest
-        self.defaults = ExplainRequest.from_fields(manifest.defaults if manifest else {})
+        given = manifest.defaults if manifest else {}
+        self.defaults = ExplainRequest.from_fields({**detector.defaults, **given})
         self._survey: list[LayerInfo] | None = None
 
     @classmethod
     def from_archive(
-        cls, path: str | Path, device: str = "cpu", precision: str = "fp32"
+        cls,
+        path: str | Path,
+        device: str = "cpu",
+        precision: str = "fp32",
+        run_code: bool = False,
     ) -> Explainer:
         """The detector of a .mar file, or of the folder that one was unpacked into.
 
         device: as torch.device takes it. precision: "fp32" is exact; "bf16" runs the backbone in
         bfloat16. Runs the code that is imported here, and warns if it is not the archive's.
-        Raises ArchiveError for an archive that cannot be used, RequestError for a device that is
-        not here or an unknown precision.
+        run_code: also run what the archive brings of its own, a model file or TorchScript: only for
+        an archive whose source you trust.
+        Raises ArchiveError for an archive that cannot be used, or brings code and may not run it;
+        RequestError for a device that is not here or an unknown precision.
         """
         archive = read_archive(Path(path))
         manifest = archive.manifest
+        own = manifest.own_code()
+        if own and not run_code:
+            raise ArchiveError(
+                f"{path} brings code of its own, {own}, and running it is for you to allow: pass"
+                " run_code=True if you trust its source"
+            )
         try:
-            model = build_model(manifest.architecture, len(manifest.categories), manifest.options)
-            load_weights(model, archive.weights)
+            model = load_model(archive.source, archive.weights, archive.torchscript)
             defaults = ExplainRequest.from_fields(manifest.defaults)
         except ValueError as error:
             raise ArchiveError(f"{path}: {error}") from error
@@ -119,12 +135,12 @@ class Explainer:
     ) -> Explainer:
         """Any detector that an adapter fits; it is moved to `device`, in float32.
 
-        It always runs in eval mode, and is otherwise left as it is. categories: names by label, the
-        background first. Raises DetectorError if no adapter fits or the number of categories is not
-        the detector's, NonFiniteError for weights that are not finite, RequestError for device or
-        precision.
+        It always runs in eval mode, and is otherwise left as it is. categories: names by label; the
+        background first, if the detector has one. Raises DetectorError if no adapter fits or the
+        number of categories is not the detector's, NonFiniteError for weights that are not finite,
+        RequestError for device or precision.
         """
-        model = model.to(_device(device), torch.float32)
+        model = model.to(device_named(device), torch.float32)
         check_weights(model)
         return cls(detector_for(model), categories, precision, manifest)
 
@@ -179,6 +195,7 @@ class Explainer:
         ):
             if got not in allowed:
                 raise RequestError(name, got, ", ".join(str(each) for each in allowed if each))
+        check_gradient(self.detector, request)
         for layer in request.layers:
             where = self._where(layer, request.target)
             pooled = self.detector.parts()[self._part_name(request.target)].pooled
@@ -270,13 +287,14 @@ class Explainer:
 
     @torch.no_grad()
     def _run(self, batch: list[Inputs]) -> list[Found]:
-        inputs = Inputs(
+        inputs = replace(
+            batch[0],
             tensors=torch.cat([each.tensors for each in batch]),
             sizes=[size for each in batch for size in each.sizes],
             geometries=[geometry for each in batch for geometry in each.geometries],
         )
         features = self._features(inputs)
-        with _exact_convolutions():
+        with exact_convolutions():
             try:
                 candidates = self.detector.propose(features)
                 raw = self.detector.score(features, candidates)
@@ -293,7 +311,7 @@ class Explainer:
     def _features(self, inputs: Inputs) -> Features:
         device = inputs.tensors.device.type
         enabled = self.precision == "bf16"
-        with _exact_convolutions(), torch.autocast(device, torch.bfloat16, enabled=enabled):
+        with exact_convolutions(), torch.autocast(device, torch.bfloat16, enabled=enabled):
             features = self.detector.features(inputs)
         return replace(features, maps={name: each.float() for name, each in features.maps.items()})
 
@@ -330,7 +348,7 @@ class Explainer:
         subject = Subject(chosen, part, places.to(rows.labels.device))
         inputs = found.features.inputs
         scene = Scene(self.detector, found, lambda: [*self._features(inputs).maps.values()])
-        with _exact_convolutions():
+        with exact_convolutions():
             try:
                 return explain_picture(scene, subject, request, layers, self.categories)
             except NonFiniteError as error:
@@ -355,33 +373,22 @@ class Explainer:
 
         labels: int64 [N]; scores: [N], descending.
         """
-        wanted = scores >= request.score_threshold
+        most = request.max_detections
+        most = (
+            self.detector.defaults.get("max_detections", MAX_DETECTIONS) if most is None else most
+        )
+        wanted = scores >= self.score_threshold(request)
         if request.category is not None:
             named = torch.tensor(self._labels(request.category), device=labels.device)
             wanted &= torch.isin(labels, named)
-        return torch.where(wanted)[0][: request.max_detections]
+        return torch.where(wanted)[0][:most]
+
+    def score_threshold(self, request: ExplainRequest) -> float:
+        """What the request says, or else suits the detector."""
+        if request.score_threshold is not None:
+            return request.score_threshold
+        return float(self.detector.defaults.get("score_threshold", SCORE_THRESHOLD))
 
     def _labels(self, category: str) -> list[int]:
         # A category's name may stand for several labels (COCO's unused ones are all "N/A").
         return [label for label, name in enumerate(self.categories) if name == category]
-
-
-@contextmanager
-def _exact_convolutions() -> Iterator[None]:
-    """float32 means float32: by default cuDNN rounds convolutions to TF32's ten bits."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
-
-
-def _device(name: str) -> torch.device:
-    """The device of that name; raises RequestError unless it is cpu or a GPU that is here."""
-    here = ["cpu"]
-    if torch.cuda.is_available():
-        here += ["cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    if name not in here:
-        raise RequestError("device", name, f"{', '.join(here)} (what torch has on this machine)")
-    return torch.device(name)

@@ -86,6 +86,7 @@ def emitting(question: Question) -> Iterator[Piece]:
     if isinstance(part, RoIs):
         yield from _from_pooled(question, part)
         return
+    assert isinstance(part, Cells)  # queries have a file of their own
     for level in part.level.unique().tolist():
         yield from _from_cells(question, part, level)
 
@@ -110,11 +111,14 @@ def _from_pooled(question: Question, part: RoIs) -> Iterator[Piece]:
 
 @torch.enable_grad()
 def _row_gradients(
-    leaf: Tensor, head: Callable[[Tensor], Outputs], question: Question
+    leaf: Tensor,
+    head: Callable[[Tensor], Outputs],
+    question: Question,
+    size: Sequence[int] | None = None,
 ) -> list[Tensor]:
     """d scalar_n / d leaf_n for every scalar, where row n of the outputs depends on row n of the
     leaf alone: the gradient of the sum over rows is all rows' gradients at once."""
-    found, leaf = _tapped(lambda: question.scalars(head(leaf)), leaf, question.layer)
+    found, leaf = _tapped(lambda: question.scalars(head(leaf)), leaf, question.layer, size)
     return [
         torch.autograd.grad(each.sum(), leaf, retain_graph=number < len(found))[0]
         if each.requires_grad
@@ -124,13 +128,16 @@ def _row_gradients(
 
 
 def _tapped(
-    run: Callable[[], Sequence[Tensor]], leaf: Tensor, layer: Layer | None
+    run: Callable[[], Sequence[Tensor]],
+    leaf: Tensor,
+    layer: Layer | None,
+    size: Sequence[int] | None,
 ) -> tuple[Sequence[Tensor], Tensor]:
-    """The scalars that `run` gives, and what to differentiate them by: the output of `layer`, or
-    without one `leaf`."""
+    """The scalars that `run` gives, and what to differentiate them by: the output of `layer` (of
+    that size, if one is given), or without one `leaf`."""
     if layer is None:
         return run(), leaf
-    with Tap(layer) as tap:
+    with Tap(layer, size) as tap:
         found = run()
     return found, tap.map(found)
 
@@ -168,6 +175,7 @@ def head_layer(question: Question, layer: Layer) -> Iterator[Piece]:
         gradients = _row_gradients(part.pooled, part.head, question)
         yield from _into_boxes(scene, part, tap.map(), gradients)
         return
+    assert isinstance(part, Cells)  # queries have a file of their own
     for level in part.level.unique().tolist():
         activation = _activation(question, part, level)
         if activation is not None:
@@ -191,9 +199,15 @@ def head_layer(question: Question, layer: Layer) -> Iterator[Piece]:
 def _activation(question: Question, part: Cells, level: int) -> Tensor | None:
     """What the question's layer makes of a level's map, [C, h, w]; None if it takes no part."""
     assert question.layer is not None  # head_layer has set it
-    with torch.no_grad(), Tap(question.layer) as tap:
-        part.convolve(question.scene.maps[level], level)
+    maps = question.scene.maps[level]
+    with torch.no_grad(), Tap(question.layer, _own_size(part, maps)) as tap:
+        part.convolve(maps, level)
     return tap.map()[0] if tap.caught else None
+
+
+def _own_size(part: Cells, maps: Tensor) -> Sequence[int] | None:
+    """Tells what a head makes of one level from what it makes of others at the same time."""
+    return maps.shape[-2:] if part.convolve_all else None
 
 
 def _from_cells(
@@ -213,9 +227,10 @@ def _from_cells(
         def run() -> Sequence[Tensor]:
             return question.scalars(part.outputs_at(leaf, level, places))
 
-        found, leaf_of_layer = _tapped(run, leaf, question.layer)
+        size = _own_size(part, maps)
+        found, leaf_of_layer = _tapped(run, leaf, question.layer, size)
     geometry = question.scene.grid(leaf_of_layer)
-    for own in _chunks(len(places), leaf_of_layer.numel() * len(found)):
+    for own in in_chunks(len(places), leaf_of_layer.numel() * len(found)):
         gradients = [_jacobian(each[own], leaf_of_layer)[:, 0] for each in found]
         yield Piece(
             places[own],
@@ -240,7 +255,7 @@ def _from_windows(
     padded = F.pad(maps[0], (reach, reach, reach, reach))
     inside = F.pad(maps.new_ones(1, height, width), (reach, reach, reach, reach))
     offset = torch.arange(side, device=maps.device)
-    for own in _chunks(len(places), len(maps[0]) * side * side * 4):
+    for own in in_chunks(len(places), len(maps[0]) * side * side * 4):
         row, column = part.row[places[own]], part.column[places[own]]
         y = (row[:, None] + offset)[:, :, None].expand(-1, -1, side)
         x = (column[:, None] + offset)[:, None, :].expand(-1, side, -1)
@@ -254,7 +269,8 @@ def _from_windows(
 
         with masked(part.convolutions(level), mask):
             windows.requires_grad_(question.layer is None)
-            gradients = _row_gradients(windows, head, question)
+            size = _own_size(part, windows)
+            gradients = _row_gradients(windows, head, question, size)
         yield Piece(
             places[own],
             [
@@ -275,7 +291,7 @@ def backbone_layer(question: Question, layer: Layer) -> Iterator[Piece]:
     geometry = scene.grid(leaf)
     for piece in emitting(question):
         level = int(part.level[piece.places[0]])
-        for own in _chunks(len(piece.places), 4 * largest):
+        for own in in_chunks(len(piece.places), 4 * largest):
             pushed = [_push(maps[level], leaf, gradient.dense(own)) for gradient in piece.gradients]
             yield Piece(
                 piece.places[own],
@@ -312,7 +328,7 @@ def pyramid(question: Question) -> Iterator[Piece]:
     for piece in emitting(question):
         level = int(part.level[piece.places[0]])
         sign = scene.maps[level].sign()
-        for own in _chunks(len(piece.places), 2 * scene.maps[level].numel() + activation.numel()):
+        for own in in_chunks(len(piece.places), 2 * scene.maps[level].numel() + activation.numel()):
             gradients: list[MapGradient] = []
             for each in piece.gradients:
                 gradient = activation.new_zeros(len(own), *activation.shape)
@@ -346,6 +362,6 @@ def _jacobian(scalars: Tensor, leaf: Tensor) -> Tensor:
     return found
 
 
-def _chunks(number: int, floats: int) -> list[Tensor]:
-    """0 ... number - 1 in runs that hold at most WINDOW_BUDGET floats, of `floats` each."""
+def in_chunks(number: int, floats: int) -> list[Tensor]:
+    """0 ... number - 1 in runs that hold at most WINDOW_BUDGET floats, of `floats` each, or one."""
     return list(torch.arange(number).split(max(1, WINDOW_BUDGET // floats)))

@@ -104,9 +104,11 @@ class Geometry:
 
     A point (x, y) of the picture, in pixels with (0, 0) at its upper left corner, lies at
     (x * scale_x + offset_x, y * scale_y + offset_y) of a frame of frame_width x frame_height; the
-    heatmap's cells divide that frame evenly. clipped: off the frame there is nothing (a RoI's
-    frame is its proposal); otherwise the outermost cells go on (a pyramid level's frame is the
-    padded network input, moved as the level's cells are).
+    heatmap's cells divide that frame evenly. A letterbox's margin is an offset; a mirrored frame
+    has a negative scale. clipped: off the frame there is nothing (a RoI's frame is its proposal);
+    otherwise the outermost cells go on (a pyramid level's frame is the padded network input, moved
+    as the level's cells are). window: x1, y1, x2, y2 in pixels of the picture, off which there is
+    nothing (what a network saw of a picture that was cropped); None for the whole picture.
     """
 
     picture_width: int
@@ -118,6 +120,32 @@ class Geometry:
     offset_x: float = 0.0
     offset_y: float = 0.0
     clipped: bool = False
+    window: tuple[float, float, float, float] | None = None
+
+    def upright(self) -> Geometry:
+        """The same frame, were it not mirrored."""
+        return self.mirrored(self.scale_x < 0, self.scale_y < 0)
+
+    def mirrored(self, across: bool, down: bool) -> Geometry:
+        """The same frame flipped left to right (`across`), upside down (`down`)."""
+        flipped = self
+        if across:
+            offset = self.frame_width - self.offset_x
+            flipped = replace(flipped, scale_x=-self.scale_x, offset_x=offset)
+        if down:
+            offset = self.frame_height - self.offset_y
+            flipped = replace(flipped, scale_y=-self.scale_y, offset_y=offset)
+        return flipped
+
+    def boxes_on_picture(self, boxes: Tensor) -> Tensor:
+        """Boxes [N, 4], x1, y1, x2, y2 in pixels of the frame: in pixels of the picture."""
+        offset = boxes.new_tensor([self.offset_x, self.offset_y] * 2)
+        return (boxes - offset) / boxes.new_tensor([self.scale_x, self.scale_y] * 2)
+
+    def boxes_on_frame(self, boxes: Tensor) -> Tensor:
+        """Boxes [N, 4], x1, y1, x2, y2 in pixels of the picture: in pixels of the frame."""
+        offset = boxes.new_tensor([self.offset_x, self.offset_y] * 2)
+        return boxes * boxes.new_tensor([self.scale_x, self.scale_y] * 2) + offset
 
     def to_dict(self) -> dict[str, float]:
         """As JSON holds it."""
@@ -126,7 +154,8 @@ class Geometry:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Geometry:
         """The inverse of `to_dict`."""
-        return cls(**values)
+        window = values.get("window")
+        return cls(**{**values, "window": None if window is None else tuple(window)})
 
     def on_samples(self, height: int, width: int) -> Geometry:
         """The geometry of a strided map of height x width cells over this frame.
@@ -160,12 +189,18 @@ class Geometry:
 
     def resized(self, width: int, height: int) -> Geometry:
         """The geometry of the same heatmap on the picture resized to width x height pixels."""
+        across, down = width / self.picture_width, height / self.picture_height
+        window = self.window
+        if window is not None:
+            x1, y1, x2, y2 = window
+            window = (x1 * across, y1 * down, x2 * across, y2 * down)
         return replace(
             self,
             picture_width=width,
             picture_height=height,
-            scale_x=self.scale_x * self.picture_width / width,
-            scale_y=self.scale_y * self.picture_height / height,
+            scale_x=self.scale_x / across,
+            scale_y=self.scale_y / down,
+            window=window,
         )
 
     def crop(self, box: Sequence[float], least: float) -> Geometry:
@@ -183,15 +218,21 @@ class Geometry:
 
     def to_picture(self, heatmap: Tensor) -> Tensor:
         """A heatmap [h, w] on the picture's pixels: float32 [H, W], bilinear."""
-        u = self._along(self.picture_width, self.scale_x, self.offset_x, self.frame_width)
-        v = self._along(self.picture_height, self.scale_y, self.offset_y, self.frame_height)
-        return self._sampled(heatmap, v, u)
+        x = torch.arange(self.picture_width, dtype=torch.float64) + 0.5
+        y = torch.arange(self.picture_height, dtype=torch.float64) + 0.5
+        return self._at(heatmap, y, x)
 
-    def _sampled(self, heatmap: Tensor, v: Tensor, u: Tensor) -> Tensor:
-        """A heatmap [h, w] at rows v and columns u, shares of the frame: [len(v), len(u)]."""
+    def _at(self, heatmap: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """A heatmap [h, w] at rows y and columns x of the picture: [len(y), len(x)]."""
+        v = (y * self.scale_y + self.offset_y) / self.frame_height
+        u = (x * self.scale_x + self.offset_x) / self.frame_width
         # Bilinear weights are a product of one for the row and one for the column.
         rows = _interpolation(v, heatmap.shape[0], self.clipped)
         columns = _interpolation(u, heatmap.shape[1], self.clipped)
+        if self.window is not None:
+            x1, y1, x2, y2 = self.window
+            rows = rows * ((y >= y1) & (y <= y2))[:, None]
+            columns = columns * ((x >= x1) & (x <= x2))[:, None]
         return rows @ heatmap.to(torch.float32) @ columns.T
 
     def onto(self, heatmap: Tensor, other: Geometry, height: int, width: int) -> Tensor:
@@ -201,14 +242,7 @@ class Geometry:
         rows = (torch.arange(height, dtype=torch.float64) + 0.5) / height * other.frame_height
         x = (columns - other.offset_x) / other.scale_x
         y = (rows - other.offset_y) / other.scale_y
-        u = (x * self.scale_x + self.offset_x) / self.frame_width
-        v = (y * self.scale_y + self.offset_y) / self.frame_height
-        return self._sampled(heatmap, v, u)
-
-    @staticmethod
-    def _along(pixels: int, scale: float, offset: float, frame: float) -> Tensor:
-        """The middles of the picture's pixels along one axis, as shares of the frame."""
-        return ((torch.arange(pixels, dtype=torch.float64) + 0.5) * scale + offset) / frame
+        return self._at(heatmap, y, x)
 
     def cell_of(self, x: float, y: float, height: int, width: int) -> tuple[float, float]:
         """The place of picture point (x, y) on a grid of height x width cells, as (column, row).

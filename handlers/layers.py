@@ -53,6 +53,8 @@ class _Watch:
 
     def on(self, model: nn.Module, stack: ExitStack) -> None:
         for name, module in model.named_modules():
+            if isinstance(module, torch.jit.ScriptModule):
+                continue  # these run no hooks
             handle = module.register_forward_hook(self._hook(name))
             stack.callback(handle.remove)
 
@@ -79,6 +81,7 @@ def survey(detector: Detector, inputs: Inputs) -> list[LayerInfo]:
             features = detector.features(inputs)
             for name, gave in watch.take().items():
                 found[name] = (_shape(gave), BACKBONE, every)
+            backbone = set(found)
             candidates = detector.propose(features)
             if not len(candidates[0].boxes):  # a blank picture may give none
                 first = torch.zeros(1, dtype=torch.int64, device=inputs.tensors.device)
@@ -93,7 +96,12 @@ def survey(detector: Detector, inputs: Inputs) -> list[LayerInfo]:
             names = targets_for(kind.outputs)
             with torch.enable_grad():
                 scalars = _scalars(detector, whole, part, names)
-            gave_by = {name: gave for name, gave in watch.take().items() if gave is not None}
+            gave_by = {
+                name: gave
+                for name, gave in watch.take().items()
+                # Of the backbone something may run again, on nothing that is explained.
+                if gave is not None and (gave.requires_grad or name not in backbone)
+            }
             for name, gave in gave_by.items():
                 found[name] = (_shape(gave), part, set())
             for target, scalar in scalars.items():
@@ -163,11 +171,11 @@ def find_layer(
     elif known is not None:
         why = f"{name}, which gives {list(known.shape) if known.shape else 'no single map'}"
     raise RequestError(
-        "layer", why, ", ".join([*layer_names(detector), *_near(name, usable), "..."])
+        "layer", why, ", ".join([*layer_names(detector), *near(name, usable), "..."])
     )
 
 
-def _near(name: str, names: Iterable[str]) -> list[str]:
+def near(name: str, names: Iterable[str]) -> list[str]:
     """Some of `names` that may have been meant: children, misspellings, what lies beside it."""
     names = list(names)
     children = [each for each in names if each.startswith(name + ".")]

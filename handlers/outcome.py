@@ -85,12 +85,11 @@ class Verdicts:
         number = len(self.found.raw.scores)
         if not number:
             return self._nothing()
-        geometry = self.found.frame
-        scale = torch.tensor([geometry.scale_x, geometry.scale_y] * 2)
-        given = (torch.tensor(box) * scale).to(self.found.raw.boxes)[None]
+        given = torch.tensor([box]).to(self.found.raw.boxes)
         which = torch.tensor(list(labels), device=given.device).repeat(number)
         candidate = torch.arange(number, device=given.device).repeat_interleave(len(labels))
         boxes = self.found.raw.boxes_of(candidate, which)
+        boxes = self.found.features.inputs.on_picture(boxes)
         overlap = box_iou(given, boxes)[0]
         if not bool((overlap > 0).any()):
             middles = (boxes[:, :2] + boxes[:, 2:]) / 2
@@ -141,6 +140,12 @@ class Verdicts:
         score, limits = float(entries.scores[place]), self.limits
         if score <= limits.score:
             return f"below the score threshold of {limits.score:g}"
+        own = self.found.raw.scores[entries.candidate[place]]
+        best = int(own.argmax())
+        if limits.best_label and best != int(entries.labels[place]):
+            return f"counts for {self.categories[best]} {shown_score(float(own[best]))} alone"
+        if limits.otherwise:
+            return limits.otherwise
         if limits.strongest is None:
             x1, y1, x2, y2 = entries.boxes[place].tolist()
             return f"no box: {x2 - x1:.3f} x {y2 - y1:.3f} pixels of the network input"

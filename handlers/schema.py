@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # The layer that is explained unless another is named: the feature map that emitted the box.
 EMITTING = "emitting"
+# Fields of a request that may be null.
+NULLABLE = ("layer", "category", "box", "score_threshold", "max_detections")
 
 
 class RequestError(ValueError):
@@ -48,8 +50,10 @@ class ExplainRequest:
     fuse: of several layers give one explanation: the mean of their maps, each divided by its
         maximum, on the finest of their grids.
     category: explain only boxes of this category; None for all.
-    score_threshold: boxes scoring less are not explained, 0 ... 1.
-    max_detections: at most this many boxes of a picture are explained, best first, at least 1.
+    score_threshold: boxes scoring less are not explained, 0 ... 1; None for what suits the
+        detector: 0.5, or 0 for a classifier.
+    max_detections: at most this many boxes of a picture are explained, best first, at least 1; None
+        for what suits the detector: 100, or the best class of a classifier.
     box: x1, y1, x2, y2 in picture pixels: explain the candidate nearest to it instead, reported or
         not, and say why it was dropped. With `category` the candidate for that category.
     candidates: explain so many of the strongest candidates before suppression instead, whatever
@@ -63,8 +67,8 @@ class ExplainRequest:
     layer: str | None = None
     fuse: bool = False
     category: str | None = None
-    score_threshold: float = 0.5
-    max_detections: int = 100
+    score_threshold: float | None = None
+    max_detections: int | None = None
     box: tuple[float, float, float, float] | None = None
     candidates: int = 0
     sum_boxes: bool = False
@@ -72,9 +76,11 @@ class ExplainRequest:
 
     def __post_init__(self) -> None:
         threshold, most = self.score_threshold, self.max_detections
-        if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+        if threshold is not None and not (
+            isinstance(threshold, (int, float)) and 0 <= threshold <= 1
+        ):
             raise RequestError("score_threshold", threshold, "a number from 0 to 1")
-        if not isinstance(most, int) or not 1 <= most <= 10_000:
+        if most is not None and not (isinstance(most, int) and 1 <= most <= 10_000):
             raise RequestError("max_detections", most, "an integer from 1 to 10000")
         if not isinstance(self.candidates, int) or not 0 <= self.candidates <= 10_000:
             raise RequestError("candidates", self.candidates, "an integer from 0 to 10000")
@@ -122,6 +128,8 @@ class ExplainRequest:
 
 
 def _parse_field(name: str, value: Any) -> Any:
+    if value is None and name in NULLABLE:
+        return None
     if name == "score_threshold":
         return _number(name, value, float, "a number from 0 to 1")
     if name == "max_detections":
@@ -130,8 +138,6 @@ def _parse_field(name: str, value: Any) -> Any:
         return _number(name, value, int, "an integer from 0 to 10000")
     if name in ("fuse", "sum_boxes", "save_raw"):
         return _truth(name, value)
-    if value is None and name in ("layer", "category", "box"):
-        return None
     if name == "box":
         return _parse_box(value)
     if not isinstance(value, str) or not value:

@@ -50,16 +50,20 @@ class Tap:
     caught: what each call gave, in order: leaves from which the rest of the network hangs, so that
     gradients flow back to them and no further. The copy protects them from in-place operations
     that follow (a ReLU overwrites what a plain hook has seen).
+    size: catch only what has this (height, width); a head may run on several maps at once.
     """
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: Layer, size: Sequence[int] | None = None) -> None:
         self.layer = layer
+        self.size = size
         self.caught: list[Tensor] = []
         self.other: type | None = None  # the type of an output that is no tensor
 
     def _catch(self, module: nn.Module, arguments: Any, output: Any) -> Any:
         if not isinstance(output, Tensor):
             self.other = type(output)
+            return None
+        if self.size is not None and tuple(output.shape[-2:]) != tuple(self.size):
             return None
         leaf = output.detach().requires_grad_(torch.is_grad_enabled())
         self.caught.append(leaf)
@@ -108,9 +112,11 @@ class Tap:
 @contextmanager
 def masked(convolutions: Iterable[nn.Module], mask: Tensor) -> Iterator[None]:
     """The convolutions see zero where `mask` [B, 1, h, w] is zero: what zero padding shows them at
-    the edge of a map, of which their input is a window."""
+    the edge of a map, of which their input is a window. Inputs of other sizes are let through."""
 
-    def apply(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def apply(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        if arguments[0].shape[-2:] != mask.shape[-2:]:
+            return None
         return (arguments[0] * mask, *arguments[1:])
 
     handles = [each.register_forward_pre_hook(apply) for each in convolutions]
@@ -151,7 +157,9 @@ def finite(model: nn.Module) -> Iterator[None]:
         return hook
 
     handles = [
-        module.register_forward_hook(check(name)) for name, module in model.named_modules() if name
+        module.register_forward_hook(check(name))
+        for name, module in model.named_modules()
+        if name and not isinstance(module, torch.jit.ScriptModule)  # these run no hooks
     ]
     try:
         yield

@@ -14,4 +14,19 @@ from handlers.registry import Registry
 
 Method = Callable[[MapGradient], Tensor]
 
+# Methods that need the activation alone; they also work where there is no gradient.
+_WITHOUT_GRADIENT: set[Method] = set()
+
+
+def without_gradient(method: Method) -> Method:
+    """A decorator for methods that never look at the gradient."""
+    _WITHOUT_GRADIENT.add(method)
+    return method
+
+
+def methods_without_gradient() -> list[str]:
+    """Names of the methods that need no gradient, sorted."""
+    return [name for name in METHODS.names() if METHODS.get(name) in _WITHOUT_GRADIENT]
+
+
 METHODS: Registry[Method] = Registry("method", "handlers.cam")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection.transform import resize_boxes
+from torchvision.ops.boxes import clip_boxes_to_image
 
 from handlers.images import Geometry
 from handlers.schema import Detections
@@ -22,18 +23,24 @@ class Inputs:
     tensors: float32 [B, 3, h, w], normalised and padded.
     sizes: each picture's (height, width) before padding.
     geometries: where the padded input lies on each picture.
+    late_clip: boxes may reach beyond the picture until `on_picture` cuts them, as YOLO's do.
     """
 
     tensors: Tensor
     sizes: list[tuple[int, int]]
     geometries: list[Geometry]
+    late_clip: bool = False
 
     def on_picture(self, boxes: Tensor, picture: int = 0) -> Tensor:
-        """Boxes [N, 4] in pixels of the network input as torchvision reports them: in pixels of
-        the picture."""
-        geometry = self.geometries[picture]
-        size = [geometry.picture_height, geometry.picture_width]
-        resized: Tensor = resize_boxes(boxes, list(self.sizes[picture]), size)
+        """Boxes [N, 4] in pixels of the network input (were it not mirrored): in pixels of the
+        picture."""
+        geometry = self.geometries[picture].upright()
+        size = (geometry.picture_height, geometry.picture_width)
+        if self.late_clip or geometry.offset_x or geometry.offset_y:
+            clipped: Tensor = clip_boxes_to_image(geometry.boxes_on_picture(boxes), size)
+            return clipped
+        # As torchvision computes it, to the bit.
+        resized: Tensor = resize_boxes(boxes, list(self.sizes[picture]), list(size))
         return resized
 
 
@@ -48,7 +55,12 @@ class Features:
         """Those of one picture of the batch (B = 1)."""
         own, inputs = slice(picture, picture + 1), self.inputs
         return Features(
-            Inputs(inputs.tensors[own], inputs.sizes[own], inputs.geometries[own]),
+            replace(
+                inputs,
+                tensors=inputs.tensors[own],
+                sizes=inputs.sizes[own],
+                geometries=inputs.geometries[own],
+            ),
             {name: each[own] for name, each in self.maps.items()},
         )
 
@@ -153,13 +165,16 @@ class Found:
 class Limits:
     """What drops candidates: a score must be above `score`; among boxes of one label whose IoU is
     above `iou` the best survives; at most `detections` are reported. strongest: at most so many
-    candidates enter suppression from each `strongest_of`, None for all."""
+    candidates enter suppression from each `strongest_of`, None for all. best_label: a candidate
+    counts for its best label alone. otherwise: what else dropped one, in words."""
 
     score: float
     iou: float
     detections: int
     strongest: int | None = None
     strongest_of: str = ""
+    best_label: bool = False
+    otherwise: str = ""
 
 
 @dataclass(frozen=True)
@@ -192,7 +207,8 @@ class Cells:
     """Outputs that each of N detections reads from one cell of a convolutional head.
 
     level, row, column: int64 [N], where.
-    convolve: the head on maps [B, C, h, w] of a level.
+    convolve: the head on maps [B, C, h, w] of a level. convolve_all: on all feature maps,
+        for a head that takes them together; None for one that takes them one by one.
     read: outputs of detections (places [n]) from what `convolve` gave: (batch [n], row [n],
         column [n]) say where each is found.
     reach: for a level how many cells around its own a detection's outputs depend on, None if on
@@ -206,23 +222,42 @@ class Cells:
     read: Callable[[Mapping[str, Tensor], Tensor, tuple[Tensor, Tensor, Tensor]], Outputs]
     reach: Callable[[int], int | None]
     convolutions: Callable[[int], list[nn.Module]]
+    convolve_all: Callable[[Sequence[Tensor]], Sequence[Mapping[str, Tensor]]] | None = None
 
     def outputs(self, maps: Sequence[Tensor]) -> Outputs:
         """All N detections' outputs from feature maps [1, C, h, w]."""
         several, outputs = [], []
+        heads = self.convolve_all(maps) if self.convolve_all else None
         for level in self.level.unique().tolist():
             places = torch.where(self.level == level)[0]
-            outputs.append(self.outputs_at(maps[level], level, places))
+            head = heads[level] if heads else self.convolve(maps[level], level)
+            outputs.append(self._read(head, places))
             several.append(places)
         return Outputs.cat(outputs).rows(torch.cat(several).argsort())
 
     def outputs_at(self, maps: Tensor, level: int, places: Tensor) -> Outputs:
         """The outputs of the detections at `places` from their own level's map [1, C, h, w]."""
+        return self._read(self.convolve(maps, level), places)
+
+    def _read(self, head: Mapping[str, Tensor], places: Tensor) -> Outputs:
         where = (torch.zeros_like(places), self.row[places], self.column[places])
-        return self.read(self.convolve(maps, level), places, where)
+        return self.read(head, places, where)
 
 
-Part = RoIs | Cells
+@dataclass(frozen=True)
+class Queries:
+    """Outputs that each of N detections reads from all the feature maps together, as the decoder of
+    a transformer does.
+
+    level: int64 [N], the feature map that stands for each. outputs: all N detections' outputs from
+    feature maps [1, C, h, w], differentiable.
+    """
+
+    level: Tensor
+    outputs: Callable[[Sequence[Tensor]], Outputs]
+
+
+Part = RoIs | Cells | Queries
 
 
 @dataclass(frozen=True)
@@ -247,8 +282,8 @@ class AllParts:
 
 @dataclass(frozen=True)
 class PartKind:
-    """outputs: the names of a part's `Outputs`. pooled: it is `RoIs`, else `Cells`. keypoints: how
-    many there are in its keypoint_logits."""
+    """outputs: the names of a part's `Outputs`. pooled: it is `RoIs`, else `Cells` or `Queries`.
+    keypoints: how many there are in its keypoint_logits."""
 
     outputs: tuple[str, ...]
     pooled: bool
@@ -259,7 +294,12 @@ class Detector(Protocol):
     """A detector family behind the four verbs; `handlers/detectors/` has one file for each."""
 
     model: nn.Module
-    first_label: int  # 1 where label 0 is a background that is never reported, else 0
+    background: bool  # label 0 is the background
+    first_label: int  # 1 where the background is never reported, else 0
+    # Fields of ExplainRequest where a request and the archive leave them out.
+    defaults: Mapping[str, Any]
+    # By the names of outputs: why they have no gradient, and what to change.
+    no_gradient: Mapping[str, str]
 
     def prepare(self, picture: Tensor) -> Inputs:
         """One uint8 picture [3, H, W] as network input (B = 1). Raises PictureError."""

@@ -26,11 +26,11 @@ from handlers.detectors.base import (
     Raw,
     RoIs,
 )
+from handlers.detectors.dense import anchor_cells
 from handlers.detectors.registry import ADAPTERS, class_path
 from handlers.detectors.roi_align import pooling_matrices
 from handlers.detectors.torchvision_base import (
     TorchvisionDetector,
-    anchor_cells,
     convolutions,
     reach,
 )

@@ -18,7 +18,7 @@ class FCOSDetector(OneStageDetector):
 
     first_label = 0
 
-    outputs = (*OneStageDetector.outputs, "centerness")
+    extra_outputs = ("centerness",)
 
     def head_on(self, maps: Tensor, level: int) -> Heads:
         regression, centerness = self.model.head.regression_head([maps])
@@ -44,7 +44,7 @@ class FCOSDetector(OneStageDetector):
         logit = heads["logits"].gather(1, labels[:, None])[:, 0]
         return ((F.logsigmoid(logit) + F.logsigmoid(heads["centerness"][:, 0])) / 2).exp()
 
-    def decode(self, regression: Tensor, anchors: Tensor) -> Tensor:
+    def decode(self, regression: Tensor, anchors: Tensor, level: Tensor) -> Tensor:
         boxes: Tensor = self.model.box_coder.decode(regression, anchors)
         return boxes
 

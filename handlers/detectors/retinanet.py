@@ -33,7 +33,7 @@ class RetinaNetDetector(OneStageDetector):
     def probabilities(self, heads: Heads) -> Tensor:
         return heads["logits"].sigmoid()
 
-    def decode(self, regression: Tensor, anchors: Tensor) -> Tensor:
+    def decode(self, regression: Tensor, anchors: Tensor, level: Tensor) -> Tensor:
         boxes: Tensor = self.model.box_coder.decode_single(regression, anchors)
         return boxes
 

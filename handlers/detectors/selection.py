@@ -1,12 +1,14 @@
-"""How torchvision's detectors turn scored candidates into detections; the same end for all."""
+"""How scored candidates become detections: the same end for all that suppress by overlap."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from handlers.detectors.base import Candidates, Entries, Inputs, Kept, Limits
+from handlers.detectors.base import Candidates, Entries, Features, Inputs, Kept, Limits, Raw
 
 
 def strongest(scores: Tensor, threshold: float, most: int) -> Tensor:
@@ -32,3 +34,23 @@ def suppress(
         before=before,
         survivors=survivors,
     )
+
+
+class SuppressingDetector(ABC):
+    """`select` for detectors whose entries are suppressed within each label."""
+
+    def select(
+        self, features: Features, candidates: list[Candidates], raw: list[Raw]
+    ) -> list[Kept]:
+        return [
+            suppress(self.entries(each, own), self.limits(), own, features.inputs, picture)
+            for picture, (each, own) in enumerate(zip(raw, candidates, strict=True))
+        ]
+
+    @abstractmethod
+    def entries(self, raw: Raw, candidates: Candidates) -> Entries:
+        """What enters suppression, in the stock model's order."""
+
+    @abstractmethod
+    def limits(self) -> Limits:
+        """What `select` drops candidates by."""

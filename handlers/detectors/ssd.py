@@ -55,7 +55,7 @@ class SSDDetector(OneStageDetector):
     def probabilities(self, heads: Heads) -> Tensor:
         return F.softmax(heads["logits"], -1)
 
-    def decode(self, regression: Tensor, anchors: Tensor) -> Tensor:
+    def decode(self, regression: Tensor, anchors: Tensor, level: Tensor) -> Tensor:
         boxes: Tensor = self.model.box_coder.decode_single(regression, anchors)
         return boxes
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from handlers.detectors.base import Candidates, Entries, Features, Inputs, Kept, Limits, Raw
-from handlers.detectors.selection import suppress
+from handlers.detectors.base import Features, Inputs
+from handlers.detectors.selection import SuppressingDetector
 from handlers.images import Geometry, PictureError
 from handlers.tap import undisturbed
 
@@ -23,14 +22,17 @@ POINTWISE = (
 )
 
 
-class TorchvisionDetector:
+class TorchvisionDetector(SuppressingDetector):
     """`prepare` and `features` of a model with torchvision's transform and backbone.
 
     Every step of the four verbs calls the same operators in the same order as the stock model's
     `forward`, so a picture alone gives the stock model's numbers exactly.
     """
 
+    background = True
     first_label = 1
+    defaults: Mapping[str, Any] = {}
+    no_gradient: Mapping[str, str] = {}
 
     def __init__(self, model: Any) -> None:
         # The submodules are typed as Module | Tensor; `Any` keeps their real interfaces.
@@ -82,39 +84,12 @@ class TorchvisionDetector:
     def features(self, inputs: Inputs) -> Features:
         return Features(inputs, self.maps(inputs.tensors))
 
-    def select(
-        self, features: Features, candidates: list[Candidates], raw: list[Raw]
-    ) -> list[Kept]:
-        return [
-            suppress(self.entries(each, own), self.limits(), own, features.inputs, picture)
-            for picture, (each, own) in enumerate(zip(raw, candidates, strict=True))
-        ]
-
-    @abstractmethod
-    def entries(self, raw: Raw, candidates: Candidates) -> Entries:
-        """What enters suppression, in the stock model's order."""
-
-    @abstractmethod
-    def limits(self) -> Limits:
-        """What `select` drops candidates by."""
-
     def level_names(self) -> list[str]:
         return self.names
 
     def on_grid(self, frame: Geometry, height: int, width: int) -> Geometry:
         """Places a map of height x width cells whose padded network input has geometry `frame`."""
         return frame.on_samples(height, width)
-
-
-def anchor_cells(
-    anchor: Tensor, level: Tensor, per_cell: Sequence[int], maps: Sequence[Tensor]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Of anchors (places [N] among those of their feature map) the row, the column and the place
-    among their cell's anchors; per_cell: how many a cell has, on each map."""
-    number = torch.tensor(per_cell).to(level)[level]
-    width = torch.tensor([each.shape[-1] for each in maps]).to(level)[level]
-    cell = anchor // number
-    return cell // width, cell % width, anchor % number
 
 
 def reach(modules: Iterable[nn.Module]) -> int | None:
