@@ -60,18 +60,30 @@ def _parser() -> argparse.ArgumentParser:
 
     build = commands.add_parser("build", help="build a .mar archive")
     build.set_defaults(command=_build)
-    build.add_argument("--detector", required=True, metavar="NAME", help="an architecture")
+    build.add_argument(
+        "--detector",
+        required=True,
+        metavar="NAME|FILE",
+        help="an architecture, or a .yaml file that describes a YOLO-like detector's output",
+    )
+    build.add_argument(
+        "--model-file",
+        type=Path,
+        metavar="FILE",
+        help="Python code that goes into the archive: a network, or a detector of your own",
+    )
     build.add_argument(
         "--weights",
         required=True,
         metavar="random|COCO_V1|FILE",
-        help="random, a name of torchvision's weights, or a .safetensors, .pth or .pt file",
+        help="random, a name of torchvision's weights, a .safetensors, .pth or .pt file;"
+        " TorchScript where the description says so, for transformers a folder",
     )
     build.add_argument(
         "--categories",
         type=Path,
         metavar="FILE",
-        help="names, one a line, without the background; else those that come with the weights",
+        help="names, one a line, without a background; else those that come with the weights",
     )
     build.add_argument("--name", required=True, help="the model's name in URLs")
     build.add_argument("--version", required=True, help="numbers, as in 1.0")
@@ -102,7 +114,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _build(options: argparse.Namespace) -> int:
     # Imported here: torch takes seconds to load, and the other commands do without it.
-    from archives.build import BuildError, BuildOptions, build
+    from archives.build import BuildError, build
+    from archives.model import BuildOptions
     from archives.weights import UnsafeWeightsError, WeightsError, WeightsUnavailableError
     from handlers.detectors.registry import DetectorError
 
@@ -114,6 +127,7 @@ def _build(options: argparse.Namespace) -> int:
         export_path=options.export_path,
         categories=options.categories,
         force=options.force,
+        model_file=options.model_file,
     )
     try:
         path = build(wanted)
@@ -135,9 +149,12 @@ def _verify(options: argparse.Namespace) -> int:
 
 def _describe(path: Path) -> None:
     manifest = verify(path)
+    background = manifest.categories[:1] == ("__background__",)
+    own = manifest.own_code()
     print(
         f"{path}: {manifest.name} {manifest.version}, {manifest.architecture},"
-        f" {len(manifest.categories) - 1} categories, digest {manifest.digest}"
+        f" {len(manifest.categories) - background} categories, digest {manifest.digest}"
+        + (f", brings {own}" if own else "")
     )
 
 

@@ -12,23 +12,21 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import safetensors.torch
 import torch
 import torchvision
 
 import handlers
+from archives.model import TORCHSCRIPT_FILE, BuildOptions, Model, read_model
 from archives.verify import TORCHSERVE_MANIFEST, verify
-from archives.weights import WeightsError, read_categories, read_weights
-from handlers.detectors.registry import DetectorError, architectures, build_model, load_weights
+from archives.weights import WEIGHTS
 from handlers.manifest import MANIFEST_NAME, Manifest
 
+__all__ = ["BuildError", "BuildOptions", "build"]
+
 HANDLER = "explain_handler.py"
-WEIGHTS = "weights.safetensors"
 MODEL_CONFIG = "model-config.yaml"
 # TorchServe puts the name into URLs, file names and its configuration's comma-separated lists.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
@@ -51,30 +49,6 @@ class BuildError(ValueError):
     """Options from which no archive can be built; the message says what to change."""
 
 
-@dataclass(frozen=True)
-class BuildOptions:
-    """What to build.
-
-    detector: an architecture of `handlers.detectors.registry`.
-    weights: "random", a name of torchvision's weights enum (e.g. "COCO_V1"), or a file.
-    name, version: the model's, as TorchServe serves it; the archive is `export_path/NAME.mar`.
-    categories: a text file of one name a line; None to take the names that come with the weights.
-    force: replace an archive that is there.
-    options: keyword arguments for the architecture's builder, e.g. {"min_size": 320}.
-    defaults: fields of ExplainRequest that a request may leave out.
-    """
-
-    detector: str
-    weights: str
-    name: str
-    version: str
-    export_path: Path
-    categories: Path | None = None
-    force: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
-    defaults: Mapping[str, Any] = field(default_factory=dict)
-
-
 def build(options: BuildOptions) -> Path:
     """Builds and verifies the archive; the same inputs give the same bytes.
 
@@ -83,40 +57,29 @@ def build(options: BuildOptions) -> Path:
     not fit). What was at the archive's path stays until the new one is complete.
     """
     target = _checked_target(options)
-    categories = read_categories(options.categories) if options.categories else None
-    weights = read_weights(
-        options.weights,
-        options.detector,
-        len(categories) if categories else None,
-        options.options,
-    )
-    categories = categories or weights.categories
-    if categories is None:
-        raise WeightsError(
-            f"categories: {options.weights} does not name any; give --categories FILE with one name"
-            " a line (without the background)"
-        )
-    options = replace(options, options={**weights.options, **options.options})
-    _check_fit(options, weights.tensors, categories)
+    model = read_model(options)
     options.export_path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="whybox-build-") as folder:
         content = Path(folder, "content")
-        _write_content(content, weights.tensors)
+        _write_content(content, model)
         manifest = Manifest(
             name=options.name,
             version=options.version,
-            architecture=options.detector,
-            categories=categories,
+            architecture=model.source.architecture,
+            categories=model.categories,
             files=_digests(content),
-            weights=WEIGHTS,
-            options=dict(options.options),
+            weights=_weights_file(model),
+            options=dict(model.source.options),
             defaults=dict(options.defaults),
+            layout=dict(model.source.layout),
+            network=model.source.network,
+            model_file=model.source.model_file[0] if model.source.model_file else "",
             torch=torch.__version__,
             torchvision=torchvision.__version__,
             whybox=_own_version(),
         )
         (content / MANIFEST_NAME).write_bytes(manifest.to_json())
-        packed = _pack(Path(folder), options)
+        packed = _pack(Path(folder), options, manifest)
         _place(packed, target)
     return target
 
@@ -129,30 +92,17 @@ def _checked_target(options: BuildOptions) -> Path:
         )
     if not VERSION.fullmatch(options.version):
         raise BuildError(f"version: got {options.version!r}; expected numbers as in 1.0 or 2.1.3")
-    if options.detector not in architectures():
-        raise DetectorError(
-            f"detector: got {options.detector!r}; expected one of {', '.join(architectures())}"
-        )
     target = options.export_path / f"{options.name}.mar"
     if target.exists() and not options.force:
         raise BuildError(f"{target} is there already; give --force to replace it")
     return target
 
 
-def _check_fit(
-    options: BuildOptions, tensors: Mapping[str, torch.Tensor], categories: tuple[str, ...]
-) -> None:
-    model = build_model(options.detector, len(categories), options.options)
-    try:
-        load_weights(model, tensors)
-    except DetectorError as error:
-        raise DetectorError(
-            f"{error} ({len(categories)} categories with the background: {categories[0]} ..."
-            f" {categories[-1]})"
-        ) from error
+def _weights_file(model: Model) -> str:
+    return TORCHSCRIPT_FILE if model.torchscript else WEIGHTS
 
 
-def _write_content(content: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+def _write_content(content: Path, model: Model) -> None:
     package = Path(handlers.__file__).parent
     for source in sorted(package.rglob("*.py")):
         copy = content / package.name / source.relative_to(package)
@@ -160,9 +110,18 @@ def _write_content(content: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         shutil.copyfile(source, copy)
     # TorchServe loads the handler by its file name from the archive's root.
     shutil.copyfile(package / HANDLER, content / HANDLER)
-    # Copies, because safetensors refuses tensors that share memory. No metadata: its order varies.
-    separate = {name: tensor.detach().clone().contiguous() for name, tensor in tensors.items()}
-    safetensors.torch.save_file(separate, content / WEIGHTS)
+    if model.source.model_file:
+        name, source_code = model.source.model_file
+        (content / name).write_bytes(source_code)
+    if model.torchscript:
+        (content / TORCHSCRIPT_FILE).write_bytes(model.torchscript)
+    else:
+        # Copies, because safetensors refuses tensors that share memory. No metadata: its order
+        # varies.
+        separate = {
+            name: each.detach().clone().contiguous() for name, each in model.tensors.items()
+        }
+        safetensors.torch.save_file(separate, content / WEIGHTS)
     (content / MODEL_CONFIG).write_text(MODEL_CONFIG_TEXT, encoding="utf-8")
 
 
@@ -181,7 +140,7 @@ def _own_version() -> str:
         return handlers.__version__
 
 
-def _pack(folder: Path, options: BuildOptions) -> Path:
+def _pack(folder: Path, options: BuildOptions, manifest: Manifest) -> Path:
     """torch-model-archiver's archive of folder/content, made reproducible."""
     scratch, raw = folder / "scratch", folder / "raw"
     scratch.mkdir()
@@ -190,7 +149,10 @@ def _pack(folder: Path, options: BuildOptions) -> Path:
     # paths, because it takes commas and brackets in --extra-files for lists and patterns.
     command = [sys.executable, "-P", "-m", "model_archiver.model_packaging"]
     command += ["--model-name", options.name, "--version", options.version, "--runtime", "python"]
-    command += ["--handler", f"content/{HANDLER}", "--serialized-file", f"content/{WEIGHTS}"]
+    command += ["--handler", f"content/{HANDLER}", "--serialized-file"]
+    command += [f"content/{manifest.weights}"]
+    if manifest.model_file:
+        command += ["--model-file", f"content/{manifest.model_file}"]
     command += ["--config-file", f"content/{MODEL_CONFIG}", "--extra-files", "content"]
     command += ["--export-path", "raw", "--archive-format", "zip-store"]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}

@@ -104,7 +104,8 @@ def _verify(path: Path, file: BinaryIO, write: Callable[[str], BinaryIO]) -> Man
                         " fetch or build it again"
                     )
             _check_torchserve_manifest(path, manifest, _read(opened, TORCHSERVE_MANIFEST))
-            _check_safetensors(path, opened, members[manifest.weights])
+            if manifest.network != "torchscript":
+                _check_safetensors(path, opened, members[manifest.weights])
             return manifest
     except zipfile.BadZipFile as error:
         raise ArchiveError(f"{path} is not a .mar archive, or is truncated ({error})") from error
@@ -197,6 +198,8 @@ def _check_listed(path: Path, manifest: Manifest, members: dict[str, zipfile.Zip
             f"{path} was tampered with or damaged: files that {MANIFEST_NAME} does not list:"
             f" {unlisted or 'none'}; listed files that are missing: {missing or 'none'}"
         )
+    if manifest.model_file and manifest.model_file not in manifest.files:
+        raise ArchiveError(f"{path} has no {manifest.model_file}; build it again")
     if manifest.weights not in manifest.files or TORCHSERVE_MANIFEST not in members:
         raise ArchiveError(f"{path} has no weights or no {TORCHSERVE_MANIFEST}; build it again")
 
@@ -227,16 +230,16 @@ def _check_torchserve_manifest(path: Path, manifest: Manifest, data: bytes) -> N
         values = json.loads(data)
     except ValueError as error:
         raise UnsafeArchiveError(f"{path}: {TORCHSERVE_MANIFEST} is not JSON") from error
-    expected = {
-        "runtime": "python",
-        "model": {
-            "modelName": manifest.name,
-            "modelVersion": manifest.version,
-            "handler": "explain_handler.py",
-            "serializedFile": manifest.weights,
-            "configFile": "model-config.yaml",
-        },
+    model = {
+        "modelName": manifest.name,
+        "modelVersion": manifest.version,
+        "handler": "explain_handler.py",
+        "serializedFile": manifest.weights,
+        "configFile": "model-config.yaml",
     }
+    if manifest.model_file:
+        model["modelFile"] = manifest.model_file
+    expected = {"runtime": "python", "model": model}
     if not isinstance(values, dict) or values | expected != values or len(values) > 3:
         raise UnsafeArchiveError(
             f"{path} was tampered with: {TORCHSERVE_MANIFEST} does not agree with {MANIFEST_NAME}"

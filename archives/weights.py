@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import safetensors
 import safetensors.torch
 import torch
 import torchvision
-from torch import Tensor
+from torch import Tensor, nn
 
 from handlers.detectors.registry import FROZEN_BATCH_NORM_EPS, build_model
 
+WEIGHTS = "weights.safetensors"
 BACKGROUND = "__background__"
 RANDOM = "random"
+# The architecture whose weights lie in a folder.
+PRETRAINED = "transformers"
 # How what torch.save writes begins: a zip, or in old files a pickle.
 TORCH_SAVED = (b"PK\x03\x04", b"\x80")
 SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -51,7 +54,8 @@ class WeightsUnavailableError(RuntimeError):
 class Weights:
     """tensors: by name, on the CPU, floating types as in the source.
 
-    categories: names by label as the source itself gives them, or None; label 0 is the background.
+    categories: names by label as the source itself gives them, or None; `checked_names` adds the
+        background that a detector may have.
     options: what the architecture's builder must be told for these weights to fit.
     """
 
@@ -72,6 +76,10 @@ def read_weights(
     if source == RANDOM:
         return _random_weights(architecture, num_classes, options)
     path = Path(source)
+    if path.is_dir() and architecture == PRETRAINED:
+        from archives.pretrained import read_pretrained  # needs transformers
+
+        return read_pretrained(path)
     if not path.exists() and NAMED_WEIGHTS.fullmatch(source):
         return _official_weights(source, architecture)
     if not path.is_file():
@@ -87,13 +95,17 @@ def read_weights(
     name = official[0].name if official else None
     if name and read.categories is None:
         read = replace(read, categories=tuple(official[0].meta["categories"]))
-    return replace(read, options=_frozen_batch_norm(read.tensors, architecture, name))
+    return replace(read, options=_builder_options(read.tensors, architecture, name))
 
 
-def _frozen_batch_norm(
+def _builder_options(
     tensors: Mapping[str, Tensor], architecture: str, official: str | None
-) -> dict[str, float]:
-    """Weights trained from a pretrained backbone come without BatchNorm2d's batch counters."""
+) -> dict[str, Any]:
+    """What the builder must be told: a classifier, as which official weights' its pictures are
+    prepared; a detector, whether its BatchNorm2d is frozen, since weights trained from a pretrained
+    backbone come without its batch counters."""
+    if architecture in torchvision.models.list_models(module=torchvision.models):
+        return {"preset": official} if official else {}
     if not any(name.endswith(".running_mean") for name in tensors) or any(
         name.endswith(".num_batches_tracked") for name in tensors
     ):
@@ -102,23 +114,30 @@ def _frozen_batch_norm(
     return {FROZEN_BATCH_NORM_EPS: 0.0 if oldest else 1e-5}
 
 
-def read_categories(path: Path) -> tuple[str, ...]:
+def read_categories(path: Path, background: bool = True) -> tuple[str, ...]:
     """Names by label from a text file of one name a line (UTF-8, blank lines ignored).
 
-    The background is added as label 0 unless the file begins with it. Raises WeightsError for a
-    file that cannot be read, names nothing, or names something twice.
+    background: the detector has one; it is added as label 0 unless the file begins with it. Raises
+    WeightsError for a file that cannot be read, names nothing, or names something twice.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise WeightsError(f"categories: {path} cannot be read as UTF-8 text: {error}") from error
-    return _with_background([line.strip() for line in lines if line.strip()], str(path))
+    names = [line.strip() for line in lines if line.strip()]
+    return checked_names(names, str(path), background)
 
 
-def _with_background(names: list[str], source: str) -> tuple[str, ...]:
-    if names[:1] != [BACKGROUND]:
+def checked_names(names: list[str], source: str, background: bool) -> tuple[str, ...]:
+    """Names by label, the background first if there is one."""
+    if background and names[:1] != [BACKGROUND]:
         names = [BACKGROUND, *names]
-    if len(names) < 2:
+    if not background and names[:1] == [BACKGROUND]:
+        raise WeightsError(
+            f"categories: {source} begins with {BACKGROUND}, and this detector has no background;"
+            " leave that line out"
+        )
+    if len(names) < 1 + background:
         raise WeightsError(f"categories: {source} names none; expected one name a line")
     # torchvision's own list has "N/A" for each label that COCO never used.
     repeated = sorted({name for name in names if name != "N/A" and names.count(name) > 1})
@@ -137,15 +156,24 @@ def _random_weights(
             raise WeightsError(
                 f"categories: {architecture} has none of its own; give --categories FILE"
             )
+    number = num_classes or len(categories or ())
+    return Weights(random_tensors(lambda: build_model(architecture, number, options)), categories)
+
+
+def random_tensors(make: Callable[[], nn.Module]) -> dict[str, Tensor]:
+    """The weights of a new model, the same each time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = build_model(architecture, num_classes or len(categories or ()), options)
-    return Weights(dict(model.state_dict()), categories)
+        return dict(make().state_dict())
 
 
 def _torchvision_weights(architecture: str) -> Any:
     """torchvision's enum of official weights, or None for an architecture that is not its own."""
-    if architecture not in torchvision.models.list_models(module=torchvision.models.detection):
+    models = torchvision.models
+    if architecture not in (
+        *models.list_models(module=models.detection),
+        *models.list_models(module=models),
+    ):
         return None
     return torchvision.models.get_model_weights(architecture)
 
@@ -177,7 +205,7 @@ def _official_weights(name: str, architecture: str) -> Weights:
     return Weights(
         checked,
         tuple(chosen.meta["categories"]),
-        _frozen_batch_norm(checked, architecture, name),
+        _builder_options(checked, architecture, name),
     )
 
 
@@ -203,7 +231,7 @@ def _header_categories(text: str, path: Path) -> tuple[str, ...]:
         raise WeightsError(f"categories: the header of {path} holds no JSON list") from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise WeightsError(f"categories: the header of {path} holds no list of names")
-    return _with_background(names, str(path))
+    return tuple(names)
 
 
 def _pickled(path: Path) -> Weights:
@@ -244,4 +272,9 @@ def _tensors(loaded: object, source: str) -> dict[str, Tensor]:
             )
         if tensor.layout != torch.strided or tensor.is_quantized:
             raise WeightsError(f"weights: {source}: {name} is sparse or quantised; store it dense")
-    return cast(dict[str, Tensor], dict(loaded))
+    return {_current_name(name): tensor for name, tensor in loaded.items()}
+
+
+def _current_name(name: str) -> str:
+    """torchvision's first DenseNets had "denselayer1.norm.1." where it is "norm1." now."""
+    return re.sub(r"(denselayer\d+\.(?:norm|relu|conv))\.([12]\.)", r"\1\2", name)

@@ -13,15 +13,33 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
+from handlers.loading import TORCHSCRIPT, ModelSource
 from handlers.manifest import MANIFEST_NAME, ArchiveError, Manifest
 
 
 @dataclass(frozen=True)
 class Archive:
-    """manifest: what the archive says of itself. weights: tensors by name, on the CPU."""
+    """manifest: what the archive says of itself. weights: tensors by name, on the CPU; none where
+    the network is `torchscript`. model_file: its source, b"" for none."""
 
     manifest: Manifest
     weights: dict[str, Tensor]
+    torchscript: bytes = b""
+    model_file: bytes = b""
+
+    @property
+    def source(self) -> ModelSource:
+        """What its model is made of."""
+        manifest = self.manifest
+        code = (manifest.model_file, self.model_file) if manifest.model_file else None
+        return ModelSource(
+            architecture=manifest.architecture,
+            num_classes=len(manifest.categories),
+            options=manifest.options,
+            layout=manifest.layout,
+            network=manifest.network,
+            model_file=code,
+        )
 
 
 def read_archive(path: Path) -> Archive:
@@ -51,15 +69,20 @@ def _read(path: Path, read: Callable[[str], bytes]) -> Archive:
         except (KeyError, FileNotFoundError) as error:
             raise ArchiveError(f"{path} has no {name}; it is damaged or not of Whybox") from error
 
+    def checked(name: str) -> bytes:
+        data = member(name)
+        if hashlib.sha256(data).hexdigest() != manifest.files.get(name):
+            raise ArchiveError(f"{path}: {name} does not have the digest in {MANIFEST_NAME}")
+        return data
+
     manifest = Manifest.from_json(member(MANIFEST_NAME))
-    data = member(manifest.weights)
-    if hashlib.sha256(data).hexdigest() != manifest.files.get(manifest.weights):
-        raise ArchiveError(
-            f"{path}: {manifest.weights} does not have the digest in {MANIFEST_NAME}"
-        )
+    data = checked(manifest.weights)
+    code = checked(manifest.model_file) if manifest.model_file else b""
     _warn_of_other_code(path, manifest)
+    if manifest.network == TORCHSCRIPT:
+        return Archive(manifest, {}, torchscript=data, model_file=code)
     try:
-        return Archive(manifest, safetensors.torch.load(data))
+        return Archive(manifest, safetensors.torch.load(data), model_file=code)
     except safetensors.SafetensorError as error:
         raise ArchiveError(f"{path}: {manifest.weights} cannot be read: {error}") from error
 

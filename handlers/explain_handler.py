@@ -33,7 +33,10 @@ class ExplainHandler:
         device = "cpu"
         if properties.get("gpu_id") is not None:
             device = f"cuda:{properties['gpu_id']}"
-        self.explainer = Explainer.from_archive(properties["model_dir"], device=device)
+        # TorchServe runs what the archive holds in any case; who deploys it has verified it.
+        self.explainer = Explainer.from_archive(
+            properties["model_dir"], device=device, run_code=True
+        )
         self.initialized = True
         manifest = self.explainer.manifest
         assert manifest is not None  # from_archive always has one
@@ -76,12 +79,13 @@ class ExplainHandler:
         """What this endpoint is and what it can be asked."""
         manifest = self.explainer.manifest
         assert manifest is not None  # from_archive always has one
+        background = int(self.explainer.detector.background)
         return {
             "name": manifest.name,
             "version": manifest.version,
             "architecture": manifest.architecture,
             "digest": manifest.digest,
-            "categories": list(self.explainer.categories[1:]),
+            "categories": list(self.explainer.categories[background:]),
             "methods": self.explainer.methods,
             "targets": self.explainer.targets,
             "layers": self.explainer.layers,

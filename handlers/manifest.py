@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 MANIFEST_NAME = "whybox.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 class ArchiveError(ValueError):
@@ -20,11 +20,14 @@ class ArchiveError(ValueError):
 class Manifest:
     """What `whybox.json` says.
 
-    architecture: a name of `handlers.detectors.registry`, e.g. "fasterrcnn_resnet50_fpn".
-    categories: names by label; label 0 is the background.
+    architecture: a name of `handlers.detectors.registry`, e.g. "fasterrcnn_resnet50_fpn"; of a
+        YOLO-like detector its layout's, e.g. "yolov8".
+    categories: names by label; label 0 is the background, if the detector has one.
     files: sha256 (hex) of every other file in the archive, by its path with forward slashes.
     options: keyword arguments for the architecture's builder, e.g. {"min_size": 320}.
     defaults: fields of ExplainRequest that a request leaves out.
+    layout, network: of a YOLO-like detector, as in `handlers.loading.ModelSource`.
+    model_file: the archive's file of Python code that the model needs, "" for none.
     """
 
     name: str
@@ -35,6 +38,9 @@ class Manifest:
     weights: str = "weights.safetensors"
     options: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    layout: Mapping[str, Any] = field(default_factory=dict)
+    network: str | Mapping[str, Any] = ""
+    model_file: str = ""
     torch: str = ""
     torchvision: str = ""
     whybox: str = ""
@@ -45,6 +51,14 @@ class Manifest:
         """sha256 (hex) over all of this, the files' digests included: the archive's identity,
         wherever it is unpacked."""
         return hashlib.sha256(self.to_json()).hexdigest()
+
+    def own_code(self) -> str:
+        """What the archive brings besides Whybox's own code that runs when it is loaded, as text;
+        "" for nothing."""
+        several = [f"the model file {self.model_file}"] if self.model_file else []
+        if self.network == "torchscript":
+            several.append(f"the TorchScript {self.weights}")
+        return " and ".join(several)
 
     def to_json(self) -> bytes:
         """UTF-8 JSON with sorted keys and a final newline; the same manifest, the same bytes."""
@@ -73,11 +87,13 @@ class Manifest:
             )
         categories = values["categories"]
         texts = [values[name] for name in ("name", "version", "architecture")]
-        texts.append(values.get("weights", cls.weights))
+        texts += [values.get("weights", cls.weights), values.get("model_file", cls.model_file)]
         if (
             not isinstance(categories, list)
             or not isinstance(values["files"], dict)
             or not all(isinstance(text, str) for text in texts)
+            or not isinstance(values.get("layout", {}), dict)
+            or not isinstance(values.get("network", ""), (str, dict))
         ):
             raise ArchiveError(
                 f"{MANIFEST_NAME} has values of wrong types: categories is no list, files no table"

@@ -12,7 +12,14 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from jobs.errors import DONE, Interrupted, UnsafeError, UsageError, report
-from jobs.options import JobOptions, PreviewOptions, SweepOptions, WorkOrder
+from jobs.options import (
+    ClassifyOptions,
+    FeatureOptions,
+    JobOptions,
+    PreviewOptions,
+    SweepOptions,
+    WorkOrder,
+)
 
 if TYPE_CHECKING:
     from handlers.explainer import Explainer
@@ -43,7 +50,10 @@ def _work(order: WorkOrder) -> int:
 
     options = order.options
     try:
-        explainer = Explainer.from_archive(order.folder, options.device, options.precision)
+        # The archive was verified, and its own code is what runs here anyway.
+        explainer = Explainer.from_archive(
+            order.folder, options.device, options.precision, run_code=True
+        )
         if isinstance(options, PreviewOptions):
             _print(explainer.preview(options.target or explainer.defaults.target_name))
             return DONE
@@ -51,6 +61,14 @@ def _work(order: WorkOrder) -> int:
             from jobs.sweep import sweep  # imports handlers, so only after the check of origin
 
             return sweep(options, explainer)
+        if isinstance(options, FeatureOptions):
+            from jobs.features import features
+
+            return features(options, explainer)
+        if isinstance(options, ClassifyOptions):
+            from jobs.classify import classify
+
+            return classify(options, explainer)
         request = _request(options, explainer)
     except (ArchiveError, NonFiniteError, RequestError) as error:
         raise UsageError(str(error)) from error

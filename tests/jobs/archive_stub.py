@@ -49,7 +49,7 @@ class Explainer:
     defaults = None
 
     @classmethod
-    def from_archive(cls, path, device, precision):
+    def from_archive(cls, path, device, precision, run_code):
         hooks.load(path)
         return cls()
 
