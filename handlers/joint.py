@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from handlers.cam.gradient import DenseGradient
-from handlers.detectors.base import AllParts, Cells, Part
+from handlers.detectors.base import AllParts, Cells, Part, Queries
 from handlers.gradients import Scene, Where, coarsest
 from handlers.images import Geometry
 from handlers.schema import RequestError
@@ -42,18 +42,21 @@ def joint(
     """
     maps = [each.detach().requires_grad_(not where.head) for each in scene.maps]
     if where.head or where.name == "roi":
-        if where.module is None or not isinstance(part, Cells):
+        if where.module is None or not isinstance(part, (Cells, Queries)):
             raise RequestError("layer", where.name, "a layer that boxes share")
         with Tap(where.module) as tap:
             explained = scalars(part.outputs(maps))
-        for level, each in enumerate(scene.maps):
-            if not tap.caught:  # of SSD's heads that of another map: its gradient is zero
-                with Tap(where.module) as tap:
-                    part.convolve(each, level)
-        tap.map()
-        levels = len(part.level.unique())
-        each_level = max(1, len(tap.caught) // levels)
-        leaves = tap.caught[each_level - 1 :: each_level]
+        if isinstance(part, Queries):
+            leaves = [tap.map()]
+        else:
+            for level, each in enumerate(scene.maps):
+                if not tap.caught:  # of SSD's heads that of another map: its gradient is zero
+                    with Tap(where.module) as tap:
+                        part.convolve(each, level)
+            tap.map()
+            levels = len(part.level.unique())
+            each_level = max(1, len(tap.caught) // levels)
+            leaves = tap.caught[each_level - 1 :: each_level]
     else:
         explained = scalars(part.outputs(maps))
         leaves = maps

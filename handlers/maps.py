@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from handlers import gradients, joint
+from handlers import gradients, joint, queries
 from handlers.cam.registry import Method
-from handlers.detectors.base import AllParts, Part
+from handlers.detectors.base import AllParts, Part, Queries
 from handlers.gradients import Piece, Question, Scene, Where
 from handlers.images import Geometry
 from handlers.layers import PYRAMID, ROI
@@ -36,9 +36,10 @@ class Heat:
 def heatmaps(question: Question, where: Where, method: Method, keep: bool) -> list[Heat]:
     """A map for each box, in their order; of several scalars the elementwise maximum."""
     found: dict[int, Heat] = {}
-    for piece in _pieces(question, where):
+    for group in _groups(question, where):
+        piece = max(group, key=lambda each: each.gradients[0].activation[0].numel())
         with torch.no_grad():
-            maps = torch.stack([method(each) for each in piece.gradients]).amax(0)
+            maps = torch.stack(_added_up(group, piece, method)).amax(0)
         _check(maps)
         for row, place in enumerate(piece.places.tolist()):
             raw: tuple[Tensor | None, Tensor | None] = (None, None)
@@ -49,6 +50,33 @@ def heatmaps(question: Question, where: Where, method: Method, keep: bool) -> li
             heat = maps[row].clamp(min=0).cpu()
             found[place] = Heat(place, heat, piece.geometries[row], *raw)
     return [found[place] for place in sorted(found)]
+
+
+def _groups(question: Question, where: Where) -> Iterator[list[Piece]]:
+    """Pieces of the same detections, one on each map that they have gradients on."""
+    if isinstance(question.part, Queries):
+        yield from queries.pieces(question, where)
+        return
+    for piece in _pieces(question, where):
+        yield [piece]
+
+
+def _added_up(group: Sequence[Piece], finest: Piece, method: Method) -> list[Tensor]:
+    """For each scalar the maps [n, h, w] of a group, added up on the grid of its finest piece."""
+    totals = [method(each) for each in finest.gradients]
+    height, width = finest.gradients[0].activation.shape[-2:]
+    for piece in group:
+        if piece is finest:
+            continue
+        for place, gradient in enumerate(piece.gradients):
+            resized = [
+                geometry.onto(heatmap, other, height, width)
+                for heatmap, geometry, other in zip(
+                    method(gradient).cpu(), piece.geometries, finest.geometries, strict=True
+                )
+            ]
+            totals[place] = totals[place] + torch.stack(resized).to(totals[place].device)
+    return totals
 
 
 def _pieces(question: Question, where: Where) -> Iterator[Piece]:
