@@ -32,7 +32,7 @@ $(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.test: $(VENV)/.setup
-	@$(PIP) --editable '.[demo,test]'
+	@$(PIP) --editable '.[demo,test,transformers]'
 	touch $@
 
 model_store/demo.mar: $(VENV)/.setup $(WEIGHTS) $(shell find handlers -name '*.py') archives/build.py archives/weights.py

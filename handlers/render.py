@@ -184,6 +184,23 @@ def _heat_over(picture: Tensor, heat: Tensor) -> Image.Image:
     return Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
 
 
+def blend(picture: Tensor | None, heat: Tensor, alpha: float) -> Image.Image:
+    """Heat mixed evenly over a picture: `alpha` of its colours, the rest the picture.
+
+    picture: uint8 [3, H, W], None for heat alone. heat: [H, W], 0 ... 1; or [3, H, W], shown as
+    red, green and blue. alpha: 0 ... 1.
+    """
+    warmth: NDArray[np.float32] = heat.clamp(0, 1).numpy()
+    if heat.dim() == 2:
+        mixed = _colours()[(warmth * 255).round().astype(np.intp)]
+    else:
+        mixed = warmth.transpose(1, 2, 0) * 255
+    if picture is not None:
+        pixels = picture.permute(1, 2, 0).numpy().astype(np.float32)
+        mixed = alpha * mixed + (1 - alpha) * pixels
+    return Image.fromarray(mixed.round().clip(0, 255).astype(np.uint8))
+
+
 def _draw(image: Image.Image, explanations: Sequence[Explanation], labels: bool) -> Image.Image:
     draw = ImageDraw.Draw(image)
     stroke = max(2, round(min(image.size) / 200))

@@ -1,4 +1,4 @@
-"""The command line: `python -m jobs explain | sweep`."""
+"""The command line: `python -m jobs explain | sweep | features | classify`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,18 @@ from typing import Any
 
 from jobs.errors import report
 from jobs.launch import launch
-from jobs.options import ENGINES, OVERLAYS, JobOptions, Options, PreviewOptions, SweepOptions
+from jobs.options import (
+    ENGINES,
+    FORMATS,
+    OVER,
+    OVERLAYS,
+    ClassifyOptions,
+    FeatureOptions,
+    JobOptions,
+    Options,
+    PreviewOptions,
+    SweepOptions,
+)
 
 REQUEST_FIELDS = (
     *("method", "target", "layer", "fuse", "category", "score_threshold", "max_detections"),
@@ -43,6 +54,11 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
             several = (each.strip() for text in values[name] for each in text.split(","))
             values[name] = tuple(dict.fromkeys(each for each in several if each))
         return SweepOptions(**values, request=request)
+    if command == "features":
+        return _feature_options(parser, values, request)
+    if command == "classify":
+        values["inputs"] = tuple(uri for several in values["inputs"] for uri in several)
+        return ClassifyOptions(**values, **request)
     return _explain_options(parser, values, request)
 
 
@@ -64,6 +80,21 @@ def _explain_options(
     return JobOptions(**values, request=request)
 
 
+def _feature_options(
+    parser: argparse.ArgumentParser, values: dict[str, Any], request: dict[str, Any]
+) -> Options:
+    several = (each.strip() for text in values["layers"] for each in text.split(","))
+    values["layers"] = tuple(dict.fromkeys(each for each in several if each))
+    values["inputs"] = tuple(uri for several in values["inputs"] for uri in several)
+    chosen = {name: values.pop(name) for name in ("topk", "arrangement")}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    if given and values["channel_reduction"] != "none":
+        parser.error(f"--{next(iter(given))} is for --channel-reduction none")
+    if "arrangement" in given:
+        given["arrangement"] = tuple(given["arrangement"])
+    return FeatureOptions(**values, **given, **request)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m jobs", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -81,6 +112,23 @@ def _parser() -> argparse.ArgumentParser:
             "sweep",
             help="draw one picture's explanations by several methods on several layers",
             description="Draws a grid: a row for each method, a column for each layer.",
+        )
+    )
+    _add_features(
+        commands.add_parser(
+            "features",
+            help="draw layers' feature maps over pictures",
+            description="Draws, for each picture, the feature maps of one or more layers. What was"
+            " drawn before is replaced.",
+        )
+    )
+    _add_classify(
+        commands.add_parser(
+            "classify",
+            help="draw a classifier's Grad-CAM, Grad-CAM++ and guided backpropagation",
+            description="Draws six PNG files of each picture, and a sheet of them: heatmap and"
+            " overlay of Grad-CAM and of Grad-CAM++, guided backpropagation, Guided Grad-CAM. What"
+            " was drawn before is replaced.",
         )
     )
     return parser
@@ -170,6 +218,90 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
         help="default: gradcam gradcam++",
     )
     _add_choice_of_boxes(parser)
+    _add_machine(parser)
+
+
+def _add_features(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(parser=parser)
+    parser.add_argument("--archive", required=True, help="a .mar file, or its s3:// URI")
+    parser.add_argument(
+        "--input",
+        dest="inputs",
+        required=True,
+        nargs="+",
+        action="append",
+        metavar="INPUT",
+        help="pictures: folders, s3:// prefixes or files; may be given several times",
+    )
+    parser.add_argument(
+        "--output", required=True, help="where the drawings go: a folder or s3://bucket/prefix"
+    )
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        default=FeatureOptions.layers,
+        metavar="NAME",
+        help="modules by name, as --preview-model of explain lists them, or pyramid, the detector's"
+        " own feature maps (the default)",
+    )
+    parser.add_argument(
+        "--channel-reduction",
+        type=str.lower,
+        choices=("squeeze_mean", "select_max", "none"),
+        default=FeatureOptions.channel_reduction,
+        help="show the mean of a map's channels (the default), its strongest channel, or several"
+        " channels",
+    )
+    parser.add_argument(
+        "--topk",
+        type=int,
+        help="with none: the K strongest channels (default 4); -1 for all of a map of 1 or 3",
+    )
+    parser.add_argument(
+        "--arrangement",
+        nargs=2,
+        type=_count,
+        metavar=("ROWS", "COLUMNS"),
+        help="with none: how a map's channels are arranged (default 2 2)",
+    )
+    parser.add_argument(
+        "--over",
+        choices=OVER,
+        default=FeatureOptions.over,
+        help="draw over the picture as loaded (the default), as the network saw it, or nothing",
+    )
+    parser.add_argument(
+        "--alpha",
+        type=_share,
+        default=FeatureOptions.alpha,
+        help="how much of the map's colours is mixed in, 0 to 1 (default %(default)s)",
+    )
+    parser.add_argument(
+        "--score-threshold", type=_share, help="draw boxes scoring at least this on the picture"
+    )
+    parser.add_argument("--format", choices=FORMATS, default=FeatureOptions.format)
+    _add_machine(parser)
+
+
+def _add_classify(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(parser=parser)
+    parser.add_argument("--archive", required=True, help="a classifier's .mar file or s3:// URI")
+    parser.add_argument(
+        "--input",
+        dest="inputs",
+        required=True,
+        nargs="+",
+        action="append",
+        metavar="INPUT",
+        help="pictures: folders, s3:// prefixes or files; may be given several times",
+    )
+    parser.add_argument(
+        "--output", required=True, help="where the pictures go: a folder or s3://bucket/prefix"
+    )
+    parser.add_argument(
+        "--layer", metavar="NAME", help="a module by name (default: the last convolutional stage)"
+    )
+    parser.add_argument("--category", help="the class to explain (default: the best)")
     _add_machine(parser)
 
 

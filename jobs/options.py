@@ -10,6 +10,8 @@ from typing import Any, TypeAlias
 
 OVERLAYS = ("auto", "none", "all", "each")
 ENGINES = ("local",)
+FORMATS = ("jpg", "png")
+OVER = ("picture", "network", "none")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,54 @@ class SweepOptions:
 
 
 @dataclass(frozen=True)
+class FeatureOptions:
+    """The command line of `jobs features`.
+
+    archive, inputs, output: as for JobOptions.
+    layers: "pyramid", modules' names or levels' names, at least one.
+    channel_reduction, topk, arrangement: as for handlers.feature_maps.Reduction.
+    over: what the maps are drawn over: "picture" (as it was loaded), "network" (as the network saw
+        it, resized and padded), "none" (the maps alone).
+    alpha: how much of a map's colours is mixed in, 0 ... 1.
+    score_threshold: boxes scoring at least this are drawn on the picture, 0 ... 1; None for what
+        suits the detector.
+    format: of what is drawn.
+    """
+
+    archive: str
+    inputs: tuple[str, ...]
+    output: str
+    layers: tuple[str, ...] = ("pyramid",)
+    channel_reduction: str = "squeeze_mean"
+    topk: int = 4
+    arrangement: tuple[int, ...] = (2, 2)
+    over: str = "picture"
+    alpha: float = 0.5
+    score_threshold: float | None = None
+    format: str = "jpg"
+    device: str = "cpu"
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
+class ClassifyOptions:
+    """The command line of `jobs classify`.
+
+    archive, inputs, output: as for JobOptions; the archive is a classifier's.
+    layer: a module's name, None for the last convolutional stage. category: the class that is
+        explained, None for each picture's best.
+    """
+
+    archive: str
+    inputs: tuple[str, ...]
+    output: str
+    layer: str | None = None
+    category: str | None = None
+    device: str = "cpu"
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
 class PreviewOptions:
     """The command line of `jobs explain --preview-model`; target: None for the archive's."""
 
@@ -68,9 +118,10 @@ class PreviewOptions:
     precision: str = "fp32"
 
 
-Options: TypeAlias = JobOptions | SweepOptions | PreviewOptions
+Options: TypeAlias = JobOptions | SweepOptions | FeatureOptions | ClassifyOptions | PreviewOptions
 COMMANDS: Mapping[str, Callable[..., Options]] = {
-    kind.__name__: kind for kind in (JobOptions, SweepOptions, PreviewOptions)
+    kind.__name__: kind
+    for kind in (JobOptions, SweepOptions, FeatureOptions, ClassifyOptions, PreviewOptions)
 }
 
 

@@ -195,7 +195,7 @@ def _explain(
         found = _call(pictures, task)
         results = iter([*zip(pictures, found, strict=True)])
     except Exception as error:  # whose fault it is shows below, one by one
-        _check_whose(error)
+        check_whose(error)
         return [each if isinstance(each, Failure) else _explain_one(each, task) for each in window]
     return [each if isinstance(each, Failure) else next(results) for each in window]
 
@@ -204,11 +204,11 @@ def _explain_one(picture: Picture, task: Task) -> tuple[Picture, list[Explanatio
     try:
         return picture, _call([picture], task)[0]
     except Exception as error:  # anything a detector raises for a picture is that picture's row
-        _check_whose(error)
+        check_whose(error)
         return Failure.of(picture.key, "explain", error)
 
 
-def _check_whose(error: Exception) -> None:
+def check_whose(error: Exception) -> None:
     """Raises what is no picture's fault.
 
     A lost GPU, and a request that cannot be served, would fail every picture that follows, and

@@ -18,7 +18,8 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from archives import server
 from archives.build import BuildOptions, build
-from handlers.detectors.registry import build_model
+from handlers.detectors.classifier import CLASSIFIERS
+from handlers.detectors.registry import architectures, build_model
 from handlers.explainer import Explainer
 from jobs.demo.scenes import HELD_OUT_SEEDS, SceneOptions, make_scene
 
@@ -55,6 +56,10 @@ DEPTHWISE = re.compile(r"module_list\.\d\.0\.")  # in SSDlite's heads, before th
 FCOS_MIDDLE = 1.0  # of the distances to the edges, which FCOS cuts at zero
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 CATEGORIES = ("__background__", "cat", "dog", "bird", "fish")
+
+
+# Detectors that are built by name alone.
+DETECTORS = [name for name in architectures() if name not in CLASSIFIERS and name != "transformers"]
 
 
 @functools.lru_cache(maxsize=5)

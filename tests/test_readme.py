@@ -18,9 +18,12 @@ import torch
 
 from archives.server_config import Ports, choose_ports
 from handlers.detectors.registry import build_model
+from handlers.model_file import load_model_file, network_of
 from jobs.demo.__main__ import client, fill, object_store
 from jobs.demo.scenes import CATEGORIES
 from tests.conftest import needs_curl
+from tests.handlers.detectors.tiny_transformers import save_pretrained
+from tests.other_detectors import MODEL_FILE
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -60,6 +63,12 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     official.parent.mkdir(parents=True)
     torch.save(build_model("fasterrcnn_resnet50_fpn_v2", 91).state_dict(), official)
     (folder / "categories.txt").write_text("\n".join(CATEGORIES) + "\n")
+    (folder / "network.py").write_text(MODEL_FILE)
+    network = network_of(
+        load_model_file("network.py", MODEL_FILE.encode()), "Network", {"classes": 6}
+    )
+    torch.save(network.state_dict(), folder / "network.pth")
+    save_pretrained("detr", folder / "my-detr")
     return folder
 
 
@@ -104,7 +113,7 @@ def test_block(number: int, workspace: Path, store: dict[str, str]) -> None:
         if not text.startswith(("make demo", "source")):
             script = f"source .venv/bin/activate\n{script}"
         run(["bash", "-euo", "pipefail", "-c", script], workspace, store)
-    elif language == "python" and (file := re.match(r"# (handlers/\S+\.py)\n", text)):
+    elif file := re.match(r"# (\S+\.(?:py|yaml))\n", text):
         (workspace / file[1]).write_text(text)
     elif language == "python":
         assert "(" in run([sys.executable, "-c", text], workspace, store)
@@ -136,7 +145,11 @@ def test_what_the_blocks_wrote(workspace: Path, store: dict[str, str]) -> None:
         assert (workspace / "overlay.jpg").read_bytes()[:2] == b"\xff\xd8"
     assert list(workspace.glob("*-0.png"))
     assert (workspace / "model_store/mine.mar").exists()
-    assert (workspace / "out-resnet18/run.json").exists()
+    for name in ("out-yolo", "out-detr", "out-centernet"):
+        assert (workspace / name / "contact-sheet.jpg").exists()
+    assert (workspace / "centernet.jpg").exists() or not shutil.which("curl")
+    assert len(list((workspace / "out-classify").rglob("*.png"))) == 7
+    assert (workspace / "feature-maps/picture.jpg.features.jpg").exists()
     assert (workspace / "demo-output/job/contact-sheet.jpg").exists()
     listed = client(store).list_objects_v2(Bucket="scenes", Prefix="explained/")
     assert "explained/run.json" in [entry["Key"] for entry in listed["Contents"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ class DetectorError(ValueError):
 FROZEN_BATCH_NORM_EPS = "frozen_batch_norm_eps"
 
 # Adapters by the class of model that they fit, as "module.Class".
-ADAPTERS: Registry[Callable[[Any], Detector]] = Registry("adapter", "handlers.detectors")
+ADAPTERS: Registry[type[Any]] = Registry("adapter", "handlers.detectors")
 # Builders of our own, by architecture; torchvision's are found in torchvision.
 ARCHITECTURES: Registry[Callable[..., nn.Module]] = Registry("architecture", "handlers.detectors")
 
@@ -35,20 +36,38 @@ def detector_for(model: nn.Module) -> Detector:
 
     Raises DetectorError for a model that no adapter fits.
     """
+    detector: Detector = _adapter_of(model)(model)
+    return detector
+
+
+def _adapter_of(model: nn.Module) -> type[Any]:
     for kind in type(model).__mro__:
         adapter = ADAPTERS.get(class_path(kind))
         if adapter is not None:
-            return adapter(model)
+            return adapter
     raise DetectorError(
         f"no adapter for a {class_path(type(model))}; there are adapters for"
         f" {', '.join(ADAPTERS.names())}. README, 'Add a detector', shows how to write one"
     )
 
 
+def has_background(model: nn.Module) -> bool:
+    """Whether label 0 of the detector's categories is the background. Raises DetectorError as
+    `detector_for`."""
+    return bool(_adapter_of(model).background)
+
+
 def architectures() -> list[str]:
     """Names of all architectures that `build_model` builds and an adapter fits, sorted."""
     theirs = torchvision.models.list_models(module=torchvision.models.detection)
     return sorted({*theirs, *ARCHITECTURES.names()})
+
+
+def architectures_in_words() -> str:
+    """`architectures` for an error message, which the many classifiers would fill."""
+    classifiers = torchvision.models.list_models(module=torchvision.models)
+    names = [name for name in architectures() if name not in classifiers]
+    return f"{', '.join(names)}, or one of torchvision's classifiers, as resnet50"
 
 
 def build_model(
@@ -63,7 +82,7 @@ def build_model(
     """
     if architecture not in architectures():
         raise DetectorError(
-            f"unknown detector {architecture!r}; expected one of {', '.join(architectures())}"
+            f"unknown detector {architecture!r}; expected one of {architectures_in_words()}"
         )
     keywords = dict(options or {})
     eps = keywords.pop(FROZEN_BATCH_NORM_EPS, None)
@@ -104,7 +123,11 @@ def load_weights(model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         if name in weights and weights[name].shape != own[name].shape
     ]
     if not differences:
-        loaded = model.load_state_dict(dict(weights), strict=False)
+        given = OrderedDict(weights)
+        # The model's own version number, which MNASNet asks for.
+        versions = getattr(model.state_dict(), "_metadata", {})
+        given._metadata = {"": versions.get("", {})}  # type: ignore[attr-defined]
+        loaded = model.load_state_dict(given, strict=False)
         differences += [f"missing {name}" for name in loaded.missing_keys]
         differences += [f"unexpected {name}" for name in loaded.unexpected_keys]
     if differences:

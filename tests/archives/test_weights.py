@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+import torchvision
 from torchvision.models import resnet50
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
@@ -23,6 +25,7 @@ from archives.weights import (
     read_categories,
     read_weights,
 )
+from handlers.detectors.registry import build_model, load_weights
 from handlers.explainer import Explainer
 from tests.conftest import random_picture
 
@@ -182,3 +185,26 @@ def category_file(folder: Path) -> Path:
     file = folder / "categories.txt"
     file.write_text("\n".join(f"name {label}" for label in range(1, 91)))
     return file
+
+
+def test_a_classifiers_official_file_brings_its_preparation(tmp_path: Path) -> None:
+    url = torchvision.models.ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1.url
+    file = tmp_path / url.rpartition("/")[2]
+    torch.save(build_model("shufflenet_v2_x0_5", 1000).state_dict(), file)
+    read = read_weights(str(file), "shufflenet_v2_x0_5", None, {})
+    assert read.options == {"preset": "IMAGENET1K_V1"}
+    assert read.categories is not None
+    assert read.categories[:2] == ("tench", "goldfish")
+
+
+def test_the_first_densenets_names(tmp_path: Path) -> None:
+    model = build_model("densenet121", 4)
+    older = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))([12])", r"\1.\2", name): tensor
+        for name, tensor in model.state_dict().items()
+    }
+    assert "features.denseblock1.denselayer2.norm.1.weight" in older
+    torch.save(older, tmp_path / "old.pth")
+    read = read_weights(str(tmp_path / "old.pth"), "densenet121", None, {})
+    assert read.tensors.keys() == model.state_dict().keys()
+    load_weights(model, read.tensors)

@@ -14,12 +14,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from handlers.detectors.registry import architectures
 from handlers.explainer import Explainer
 from handlers.schema import ExplainRequest
 from handlers.tap import NonFiniteError
 from handlers.targets.box_score import FasterRCNNBoxScoreTarget
-from tests.conftest import CATEGORIES, random_picture, small_model
+from tests.conftest import CATEGORIES, DETECTORS, random_picture, small_model
 from tests.handlers.slow_twin import FORMULAS
 from tests.handlers.whole_model_twin import EDGES, SEVERAL, WholeModelTwin, box_score_by_hand
 
@@ -113,7 +112,7 @@ def _layers(architecture: str, target: str) -> list[str]:
 
 def _all_cases() -> Iterator[Any]:
     """Of every architecture every third target, methods and layers taking turns; then all."""
-    for first, architecture in enumerate(architectures()):
+    for first, architecture in enumerate(DETECTORS):
         for place, target in enumerate(_targets(architecture)[first % 3 :: 3]):
             layers = _layers(architecture, target)
             method = METHODS[(first + 3 * place) % len(METHODS)]

@@ -143,7 +143,7 @@ def test_wrong_usage(
 
 def test_the_readme_names_every_option_and_target() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    helps = [_help(command) for command in ("explain", "sweep")]
+    helps = [_help(command) for command in ("explain", "sweep", "features", "classify")]
     options = set(re.findall(r"--[a-z-]+", "".join(helps))) - {"--help", "--engine"}
     assert [name for name in sorted(options) if f"{name}" not in readme] == []
     row = next(line for line in readme.splitlines() if line.startswith("| `--target`"))

@@ -8,15 +8,15 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
 
 from handlers.detectors.faster_rcnn import FasterRCNNDetector
-from handlers.detectors.registry import architectures, build_model
+from handlers.detectors.registry import build_model
 from handlers.explainer import Explainer
 from handlers.images import Geometry
 from handlers.schema import ExplainRequest
-from tests.conftest import CATEGORIES, random_picture, scene_picture, small_model
+from tests.conftest import CATEGORIES, DETECTORS, random_picture, scene_picture, small_model
 
 
 @pytest.mark.parametrize(
-    "architecture", [name for name in architectures() if name.startswith("fasterrcnn")]
+    "architecture", [name for name in DETECTORS if name.startswith("fasterrcnn")]
 )
 @pytest.mark.parametrize("size", [(120, 200), (97, 64)])
 def test_select_is_exactly_the_stock_model(architecture: str, size: tuple[int, int]) -> None:

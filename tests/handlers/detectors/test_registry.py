@@ -13,10 +13,12 @@ from handlers.detectors.registry import (
     detector_for,
     load_weights,
 )
+from tests.conftest import DETECTORS
 
 
 def test_architectures_are_torchvisions_and_ours() -> None:
-    assert architectures() == [
+    assert {"resnet50", "vgg16", "transformers"} <= set(architectures())
+    assert DETECTORS == [
         "fasterrcnn_mobilenet_v3_large_320_fpn",
         "fasterrcnn_mobilenet_v3_large_fpn",
         "fasterrcnn_regnet_small_fpn",
@@ -97,3 +99,11 @@ def test_weights_are_copied_in_any_floating_type() -> None:
 def test_weights_that_do_not_fit(weights: dict[str, torch.Tensor], message: str) -> None:
     with pytest.raises(DetectorError, match=message):
         load_weights(nn.Linear(2, 1), weights)
+
+
+def test_mnasnet_loads_its_own_weights() -> None:
+    model = build_model("mnasnet0_5", 3)
+    load_weights(
+        model, {name: torch.full_like(each, 2) for name, each in model.state_dict().items()}
+    )
+    assert all(bool((each == 2).all()) for each in model.state_dict().values())

@@ -21,9 +21,17 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from handlers.detectors.registry import architectures, build_model
+from handlers.detectors.registry import build_model
 from handlers.explainer import Explainer
-from tests.conftest import CATEGORIES, RPN_SPREADS, SPREADS, calibrated, random_picture, spread_out
+from tests.conftest import (
+    CATEGORIES,
+    DETECTORS,
+    RPN_SPREADS,
+    SPREADS,
+    calibrated,
+    random_picture,
+    spread_out,
+)
 
 CLASSES = len(CATEGORIES)
 TWO = [random_picture(160, 224, seed) / 255 for seed in (50, 51)]
@@ -75,7 +83,7 @@ SAME_BOXES = "maskrcnn|keypointrcnn|fasterrcnn_resnet50_fpn_v2"
     "architecture",
     [
         pytest.param(name, marks=pytest.mark.full) if re.match(SAME_BOXES, name) else name
-        for name in architectures()
+        for name in DETECTORS
     ],
 )
 def test_every_architecture(architecture: str) -> None:
@@ -88,7 +96,7 @@ def test_every_architecture(architecture: str) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("architecture", architectures())
+@pytest.mark.parametrize("architecture", DETECTORS)
 @pytest.mark.parametrize("threshold", [0.0, 0.05, 0.5])
 @pytest.mark.parametrize("suppression", [0.3, 0.7])
 def test_every_architecture_at_other_limits(
@@ -107,7 +115,7 @@ def test_every_architecture_at_other_limits(
     "architecture",
     [
         name if re.search("small|mobilenet", name) else pytest.param(name, marks=pytest.mark.full)
-        for name in architectures()
+        for name in DETECTORS
     ],
 )
 def test_tied_scores(architecture: str) -> None:

@@ -1,0 +1,103 @@
+"""Archives of detectors that are not torchvision's, small and with random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from archives.build import BuildOptions, build
+from tests.handlers.detectors.tiny_transformers import save_pretrained
+from tests.handlers.test_loading import Scripted
+
+NAMES = "cup\ndisc\nring\n"
+# A head as YOLOv8's in its training mode, in a model file of TorchServe's eager kind.
+MODEL_FILE = """
+import torch
+from torch import nn
+
+
+class Head(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.boxes = nn.ModuleList([nn.Conv2d(24, 64, 3, padding=1) for _ in range(3)])
+        self.classes = nn.ModuleList([nn.Conv2d(24, classes, 3, padding=1) for _ in range(3)])
+
+    def forward(self, maps):
+        several = zip(maps, self.boxes, self.classes)
+        return [torch.cat([box(x), classes(x)], 1) for x, box, classes in several]
+
+
+class Network(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        widths = (3, 24, 24, 24, 24, 24)
+        self.body = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(i, o, 3, 2, 1), nn.BatchNorm2d(o), nn.SiLU())
+            for i, o in zip(widths, widths[1:])
+        )
+        self.head = Head(classes)
+
+    def forward(self, x):
+        maps = []
+        for block in self.body:
+            x = block(x)
+            maps.append(x)
+        return self.head(maps[2:])
+"""
+YOLO = """
+layout: yolov8
+head: head
+input: {size: [128, 160]}
+network: {class: Network, arguments: {classes: 3}}
+"""
+SCRIPTED = """
+layout: yolov6
+order: [classes, boxes]
+features: features
+head: head
+input: {size: [128, 160]}
+network: torchscript
+"""
+# What each is built with, beside its name.
+KINDS = ("yolo", "scripted", "classifier", "detr")
+
+
+def build_other(kind: str, folder: Path) -> Path:
+    """The archive of one of KINDS, called by it, in `folder`."""
+    names = folder / "names.txt"
+    names.write_text(NAMES)
+    common: dict[str, Any] = {"name": kind, "version": "1.0", "export_path": folder / "store"}
+    if kind == "yolo":
+        (folder / "network.py").write_text(MODEL_FILE)
+        (folder / "yolo.yaml").write_text(YOLO)
+        return build(
+            BuildOptions(
+                detector=str(folder / "yolo.yaml"),
+                weights="random",
+                categories=names,
+                model_file=folder / "network.py",
+                **common,
+            )
+        )
+    if kind == "scripted":
+        torch.manual_seed(5)
+        torch.jit.script(Scripted().eval()).save(folder / "scripted.pt")
+        (folder / "scripted.yaml").write_text(SCRIPTED)
+        return build(
+            BuildOptions(
+                detector=str(folder / "scripted.yaml"),
+                weights=str(folder / "scripted.pt"),
+                categories=names,
+                **common,
+            )
+        )
+    if kind == "classifier":
+        return build(
+            BuildOptions(
+                detector="shufflenet_v2_x0_5", weights="random", categories=names, **common
+            )
+        )
+    save_pretrained("detr", folder / "detr")
+    return build(BuildOptions(detector="transformers", weights=str(folder / "detr"), **common))
