@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from archives.build import BuildOptions, build
+from tests.handlers.detectors import yolo_networks
 from tests.handlers.detectors.tiny_transformers import save_pretrained
+from tests.handlers.detectors.yolo_twin import CASES, SIZE, network_of
 from tests.handlers.test_loading import Scripted
 
 NAMES = "cup\ndisc\nring\n"
@@ -62,6 +65,47 @@ network: torchscript
 """
 # What each is built with, beside its name.
 KINDS = ("yolo", "scripted", "classifier", "detr")
+
+
+# The networks of the layouts' own tests, as classes of a model file.
+HEADS = {
+    "yolov5": "CoupledHead(8, 3)",
+    "yolov7": "CoupledHead(8, 3)",
+    "yolov8": "DecoupledHead([64, 3], joined=True)",
+    "yolov11": "DecoupledHead([64, 3], joined=True)",
+    "yolov6": "DecoupledHead([3, 4], positive=1)",
+    "rtmdet": "DecoupledHead([3, 4], positive=1)",
+    "yolox": "FlatHead(3)",
+    "decoded": "DecodingHead(3)",
+}
+
+
+def build_layout(name: str, folder: Path) -> Path:
+    """The archive of one of yolo_twin's CASES, with the weights that its tests have."""
+    case = CASES[name]
+    source = Path(yolo_networks.__file__).read_text()
+    (folder / "network.py").write_text(
+        f"{source}\n\nclass Made(Network):\n    def __init__(self):\n"
+        f"        super().__init__({HEADS[name]})\n"
+    )
+    description = {"layout": case.layout, "head": "head", "score": 0.02, "detections": 12}
+    # The networks' statistics are those of values from 0 to 1.
+    given = {"size": list(SIZE), "mean": [0] * 3, "std": [255] * 3}
+    description |= {**case.fields, "input": given, "network": {"class": "Made"}}
+    (folder / "layout.yaml").write_text(json.dumps(description))
+    (folder / "names.txt").write_text(NAMES)
+    torch.save(network_of(case).state_dict(), folder / "network.pth")
+    return build(
+        BuildOptions(
+            detector=str(folder / "layout.yaml"),
+            weights=str(folder / "network.pth"),
+            name=name,
+            version="1.0",
+            export_path=folder / "store",
+            categories=folder / "names.txt",
+            model_file=folder / "network.py",
+        )
+    )
 
 
 def build_other(kind: str, folder: Path) -> Path:

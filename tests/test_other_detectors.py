@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,8 @@ from archives.verify import verify
 from handlers.explainer import Explainer, ExplainRequest
 from handlers.manifest import ArchiveError
 from tests.conftest import random_picture
-from tests.other_detectors import KINDS, build_other
+from tests.handlers.detectors.yolo_twin import CASES
+from tests.other_detectors import KINDS, build_layout, build_other
 from tests.test_endpoint import png
 
 ROOT = Path(__file__).parent.parent
@@ -43,8 +45,26 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def endpoint(archives: dict[str, Path]) -> Iterator[server.Server]:
+    with serving(archives) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {name: build_layout(name, tmp_path_factory.mktemp(name)) for name in CASES}
+
+
+@pytest.fixture(scope="module")
+def endpoint_of_layouts(layouts: dict[str, Path]) -> Iterator[server.Server]:
+    with serving(layouts) as started:
+        yield started
+
+
+@contextmanager
+def serving(archives: dict[str, Path]) -> Iterator[server.Server]:
     with tempfile.TemporaryDirectory() as folder:
-        options = server.ServerOptions(tuple(archives.values()), Path(folder), ports=server.Ports())
+        several = tuple(archives.values())
+        options = server.ServerOptions(several, Path(folder), ports=server.Ports())
         with server.start(options) as started:
             started.wait_ready()
             yield started
@@ -67,7 +87,20 @@ def test_code_of_an_archive_runs_only_where_that_is_allowed(
 def test_python_endpoint_and_job_agree(
     kind: str, archives: dict[str, Path], endpoint: server.Server, tmp_path: Path
 ) -> None:
-    explainer = Explainer.from_archive(archives[kind], run_code=True)
+    agree(archives[kind], endpoint, tmp_path)
+
+
+@pytest.mark.full
+@pytest.mark.server
+@pytest.mark.parametrize("name", CASES)
+def test_every_layout_in_python_by_endpoint_and_by_job(
+    name: str, layouts: dict[str, Path], endpoint_of_layouts: server.Server, tmp_path: Path
+) -> None:
+    agree(layouts[name], endpoint_of_layouts, tmp_path)
+
+
+def agree(archive: Path, endpoint: server.Server, tmp_path: Path) -> None:
+    explainer = Explainer.from_archive(archive, run_code=True)
     explanations = explainer.explain([PICTURE], ExplainRequest.from_fields(FIELDS))[0]
     assert len(explanations) == 3
     assert explanations[0].heatmap.max() > 0
@@ -75,7 +108,7 @@ def test_python_endpoint_and_job_agree(
     with requests.Session() as session:
         session.trust_env = False
         answer = session.post(
-            f"{endpoint.inference_url}/explanations/{kind}",
+            f"{endpoint.inference_url}/explanations/{archive.stem}",
             headers={"Authorization": f"Bearer {endpoint.inference_token}"},
             files={"picture": png(PICTURE)},
             data={**FIELDS, "format": "npz"},
@@ -85,7 +118,7 @@ def test_python_endpoint_and_job_agree(
     served = np.load(io.BytesIO(answer.content), allow_pickle=False)
 
     (tmp_path / "in.png").write_bytes(png(PICTURE))
-    command = ["explain", "--archive", archives[kind], "--input", "in.png", "--output", "out"]
+    command = ["explain", "--archive", archive, "--input", "in.png", "--output", "out"]
     command += [f"--{name.replace('_', '-')}={value}" for name, value in FIELDS.items()]
     subprocess.run(
         [sys.executable, "-m", "jobs", *map(str, command)],

@@ -182,25 +182,32 @@ def test_heads_are_differentiated_on_windows_where_that_is_exact() -> None:
     assert reaches["decoded"] == [None, None, None]
 
 
-def test_ties_keep_their_provenance() -> None:
-    network = network_of(CASES["yolov5"])
-    with torch.no_grad():
-        for module in network.head.m:  # type: ignore[union-attr]
-            module.weight.zero_()
-            module.bias.copy_(torch.tensor([0.0] * 5 + [1.0, 0.5, 0.5]).repeat(3))
-    layout = Layout.named("yolov5", **{**OPTIONS, "detections": 40}, input={"size": SIZE})
+@pytest.mark.parametrize("name", CASES)
+def test_ties_keep_their_provenance(name: str) -> None:
+    case = CASES[name]
+    network = network_of(case)
+    with torch.no_grad():  # every cell of every level says the same
+        for module in network.head.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                module.weight.zero_()
+                if module.bias is not None:
+                    module.bias.fill_(0.3)
+    fields = {**OPTIONS, **case.fields, "iou": 0.99, "detections": 40, "input": {"size": SIZE}}
+    layout = Layout.named(case.layout, **fields)
     explainer = Explainer.from_model(YOLOLike(network, layout, CLASSES), CATEGORIES)
     detections = explainer.detect([PICTURE])[0]
     assert len(detections) == 40
     assert len(detections.scores.unique()) == 1
-    assert len(detections.candidate.unique()) == 40
+    names = zip(detections.candidate.tolist(), detections.labels.tolist(), strict=True)
+    assert len(set(names)) == 40
     detector = explainer.detector
-    features = detector.features(detector.prepare(PICTURE))
-    candidates = detector.propose(features)[0]
-    anchors = candidates.boxes[detections.candidate]
-    frame = features.inputs.geometries[0]
-    drawn = frame.boxes_on_picture(anchors).clamp(min=0).minimum(torch.tensor([140.0, 90.0] * 2))
-    torch.testing.assert_close(detections.boxes, drawn, rtol=1e-4, atol=1e-3)
+    assert isinstance(detector, YOLODetector)
+    inputs = detector.prepare(PICTURE)
+    found = cells(case, network(inputs.tensors))
+    chosen = torch.stack([found[each].box.detach() for each in detections.candidate.tolist()])
+    torch.testing.assert_close(detections.boxes, inputs.on_picture(chosen), rtol=1e-4, atol=2e-3)
+    levels = [STRIDES[found[each].place[0]] for each in detections.candidate.tolist()]
+    assert list(detections.level) == [f"stride{stride}" for stride in levels]
 
 
 @pytest.mark.parametrize("name", ["yolov5", "yolov8", "rtmdet"])
