@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,11 +32,18 @@ def read_description(path: Path) -> Description:
     """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        json.dumps(values)  # the archive's manifest is to hold it
     except (OSError, UnicodeDecodeError) as error:
         raise DetectorError(f"detector: {path} cannot be read: {error}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise DetectorError(f"detector: {path} is not YAML: {error}") from error
-    if not isinstance(values, dict) or not isinstance(values.get("layout"), str):
+    except (TypeError, ValueError) as error:
+        raise DetectorError(f"detector: {path} holds what JSON cannot: {error}") from error
+    if (
+        not isinstance(values, dict)
+        or not isinstance(values.get("layout"), str)
+        or not all(isinstance(name, str) for name in values)
+    ):
         raise DetectorError(
             f"detector: {path} should be a table with `layout`, `head` and, where they differ from"
             " the layout's own, its other fields"
@@ -47,6 +55,6 @@ def read_description(path: Path) -> Description:
         )
     try:
         Layout.named(**values)
-    except (TypeError, DetectorError) as error:
+    except DetectorError as error:
         raise DetectorError(f"{path}: {error}") from error
     return Description(values, network)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from archives.description import SUFFIXES, Description, read_description
 from archives.weights import (
@@ -35,7 +37,6 @@ from handlers.model_file import load_model_file
 TORCHSCRIPT_FILE = "network.torchscript"
 # Python imports it, TorchServe names it, and it lies beside the archive's own files.
 MODEL_FILE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}\.py")
-RESERVED = ("explain_handler.py", "handlers.py")
 
 
 @dataclass(frozen=True)
@@ -107,10 +108,10 @@ def _source(options: BuildOptions) -> ModelSource:
     code = None
     if options.model_file is not None:
         name = options.model_file.name
-        if not MODEL_FILE.fullmatch(name) or name in RESERVED:
+        if not MODEL_FILE.fullmatch(name) or _is_taken(options.model_file):
             raise DetectorError(
-                f"model file: got {name}; expected a name of letters, digits and '_' with .py, none"
-                f" of {', '.join(RESERVED)}"
+                f"model file: got {name}; expected letters, digits and '_' with .py, and a name"
+                " that no installed module has, since it lies where Python looks for modules"
             )
         try:
             code = (name, options.model_file.read_bytes())
@@ -128,6 +129,18 @@ def _source(options: BuildOptions) -> ModelSource:
             " a YAML file that describes a YOLO-like one; or one that --model-file registers"
         )
     return ModelSource(architecture, 1, options.options, described.layout, described.network, code)
+
+
+def _is_taken(file: Path) -> bool:
+    """Another module has the file's name, in whatever case: the archive's own, or one that is
+    installed here."""
+    stem = file.stem.casefold()
+    if stem in {"explain_handler", "handlers", "jobs", "archives", "__init__", "__main__"}:
+        return True
+    if stem in {name.casefold() for name in sys.stdlib_module_names}:
+        return True
+    found = importlib.util.find_spec(file.stem)
+    return found is not None and Path(found.origin or "").resolve() != file.resolve()
 
 
 def _described(options: BuildOptions, source: ModelSource) -> Model:
@@ -174,12 +187,24 @@ def _check(
     try:
         model = load_model(source, tensors, torchscript)
         if source.layout:
-            detector_for(model)
+            _try(model)
     except DetectorError as error:
         background = " with the background" if categories[0] == BACKGROUND else ""
         raise DetectorError(
             f"{error} ({len(categories)} categories{background}: {categories[0]} ..."
             f" {categories[-1]})"
+        ) from error
+
+
+def _try(model: nn.Module) -> None:
+    """Runs a model of other people's code on a blank picture."""
+    try:
+        detector_for(model)
+    except DetectorError:
+        raise
+    except Exception as error:  # any code, so any error
+        raise DetectorError(
+            f"the network fails on a blank picture: {type(error).__name__}: {error}"
         ) from error
 
 

@@ -66,7 +66,7 @@ def _read(path: Path, read: Callable[[str], bytes]) -> Archive:
     def member(name: str) -> bytes:
         try:
             return read(name)
-        except (KeyError, FileNotFoundError) as error:
+        except (KeyError, OSError, ValueError) as error:
             raise ArchiveError(f"{path} has no {name}; it is damaged or not of Whybox") from error
 
     def checked(name: str) -> bytes:

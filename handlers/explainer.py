@@ -28,7 +28,6 @@ from handlers.detectors.base import (
 )
 from handlers.detectors.registry import DetectorError, detector_for
 from handlers.gradient_check import check_gradient
-from handlers.gradients import Scene, Where
 from handlers.images import PictureError
 from handlers.layers import (
     BACKBONE,
@@ -45,6 +44,7 @@ from handlers.manifest import ArchiveError, Manifest
 from handlers.outcome import Chosen, Verdicts
 from handlers.picture import Subject, explain_picture, reads_whole_picture
 from handlers.precision import PRECISIONS, device_named, exact_convolutions
+from handlers.scene import Scene, Where
 from handlers.schema import EMITTING, Detections, ExplainRequest, Explanation, RequestError
 from handlers.tap import Layer, NonFiniteError, all_finite, check_weights, finite, undisturbed
 from handlers.targets.regions import keypoint_place
@@ -53,7 +53,7 @@ from handlers.targets.registry import CallableTarget, find_target, targets_for
 __all__ = ["ExplainRequest", "Explainer", "Explanation"]
 
 # Where neither the request nor the detector says.
-SCORE_THRESHOLD, MAX_DETECTIONS = 0.5, 100
+FALLBACKS = {"score_threshold": 0.5, "max_detections": 100}
 
 
 class Explainer:
@@ -115,9 +115,11 @@ class Explainer:
         try:
             model = load_model(archive.source, archive.weights, archive.torchscript)
             defaults = ExplainRequest.from_fields(manifest.defaults)
-        except ValueError as error:
+            explainer = cls.from_model(model, manifest.categories, device, precision, manifest)
+        except (DetectorError, RequestError) as error:
+            if isinstance(error, RequestError) and error.name in ("device", "precision"):
+                raise
             raise ArchiveError(f"{path}: {error}") from error
-        explainer = cls.from_model(model, manifest.categories, device, precision, manifest)
         try:
             explainer.check(defaults)
         except RequestError as error:
@@ -195,9 +197,9 @@ class Explainer:
         ):
             if got not in allowed:
                 raise RequestError(name, got, ", ".join(str(each) for each in allowed if each))
-        check_gradient(self.detector, request)
-        for layer in request.layers:
-            where = self._where(layer, request.target)
+        layers = [self._where(layer, request.target) for layer in request.layers]
+        check_gradient(self.detector, request, layers)
+        for layer, where in zip(request.layers, layers, strict=True):
             pooled = self.detector.parts()[self._part_name(request.target)].pooled
             own = where.name == ROI or (pooled and where.head)
             if own and (request.sum_boxes or reads_whole_picture(request)):
@@ -373,21 +375,21 @@ class Explainer:
 
         labels: int64 [N]; scores: [N], descending.
         """
-        most = request.max_detections
-        most = (
-            self.detector.defaults.get("max_detections", MAX_DETECTIONS) if most is None else most
-        )
-        wanted = scores >= self.score_threshold(request)
+        request = self.resolved(request)
+        assert request.score_threshold is not None  # it is resolved
+        wanted = scores >= request.score_threshold
         if request.category is not None:
             named = torch.tensor(self._labels(request.category), device=labels.device)
             wanted &= torch.isin(labels, named)
-        return torch.where(wanted)[0][:most]
+        return torch.where(wanted)[0][: request.max_detections]
 
-    def score_threshold(self, request: ExplainRequest) -> float:
-        """What the request says, or else suits the detector."""
-        if request.score_threshold is not None:
-            return request.score_threshold
-        return float(self.detector.defaults.get("score_threshold", SCORE_THRESHOLD))
+    def resolved(self, request: ExplainRequest) -> ExplainRequest:
+        """With what suits the detector where the request leaves score_threshold or max_detections
+        open."""
+        own = {**FALLBACKS, **self.detector.defaults}
+        return replace(
+            request, **{name: own[name] for name in FALLBACKS if getattr(request, name) is None}
+        )
 
     def _labels(self, category: str) -> list[int]:
         # A category's name may stand for several labels (COCO's unused ones are all "N/A").

@@ -157,16 +157,17 @@ class Geometry:
         window = values.get("window")
         return cls(**{**values, "window": None if window is None else tuple(window)})
 
-    def on_samples(self, height: int, width: int) -> Geometry:
+    def on_samples(self, height: int, width: int, strides: Sequence[int] = ()) -> Geometry:
         """The geometry of a strided map of height x width cells over this frame.
 
         Strided convolutions, anchors and RoIAlign all put the middle of cell i at the middle of
         input pixel i * stride, half a cell before where dividing the input evenly would put it.
         Every stride halves a side and rounds up, so the stride is a power of two and the map may
-        reach beyond the frame.
+        reach beyond the frame. strides: those that the network is known to have, whatever they are.
         """
-        across = _power_of_two(self.frame_width / width)
-        down = _power_of_two(self.frame_height / height)
+        across, down = self.frame_width / width, self.frame_height / height
+        if across not in strides or down not in strides:
+            across, down = _power_of_two(across), _power_of_two(down)
         return replace(
             self,
             frame_width=across * width,

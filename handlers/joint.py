@@ -11,8 +11,9 @@ from torch import Tensor
 
 from handlers.cam.gradient import DenseGradient
 from handlers.detectors.base import AllParts, Cells, Part, Queries
-from handlers.gradients import Scene, Where, coarsest
+from handlers.gradients import coarsest
 from handlers.images import Geometry
+from handlers.scene import Scene, Where
 from handlers.schema import RequestError
 from handlers.tap import Layer, Tap
 from handlers.targets.registry import Outputs
@@ -54,7 +55,7 @@ def joint(
                     with Tap(where.module) as tap:
                         part.convolve(each, level)
             tap.map()
-            levels = len(part.level.unique())
+            levels = len(scene.maps if part.convolve_all else part.level.unique())
             each_level = max(1, len(tap.caught) // levels)
             leaves = tap.caught[each_level - 1 :: each_level]
     else:

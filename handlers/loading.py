@@ -51,7 +51,7 @@ def make_model(source: ModelSource, torchscript: bytes = b"") -> nn.Module:
     module = load_model_file(*source.model_file) if source.model_file else None
     if not source.layout:
         return build_model(source.architecture, source.num_classes, source.options)
-    layout = Layout.named(**source.layout)
+    layout = Layout.named(**{"layout": "", **source.layout})
     if source.scripted:
         return YOLOLike(_scripted(torchscript), layout, source.num_classes).eval()
     if module is None:

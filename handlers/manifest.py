@@ -71,7 +71,8 @@ class Manifest:
             values = json.loads(data)
         except ValueError as error:
             raise ArchiveError(f"{MANIFEST_NAME} is not JSON ({error}); build again") from error
-        if not isinstance(values, dict) or not isinstance(values.get("format"), int):
+        number = values.get("format") if isinstance(values, dict) else None
+        if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise ArchiveError(f"{MANIFEST_NAME} has no format number; build the archive again")
         if values["format"] > FORMAT_VERSION:
             raise ArchiveError(
@@ -92,7 +93,9 @@ class Manifest:
             not isinstance(categories, list)
             or not isinstance(values["files"], dict)
             or not all(isinstance(text, str) for text in texts)
-            or not isinstance(values.get("layout", {}), dict)
+            or not all(
+                isinstance(values.get(name, {}), dict) for name in ("layout", "options", "defaults")
+            )
             or not isinstance(values.get("network", ""), (str, dict))
         ):
             raise ArchiveError(

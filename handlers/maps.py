@@ -11,9 +11,9 @@ from torch import Tensor
 from handlers import gradients, joint, queries
 from handlers.cam.registry import Method
 from handlers.detectors.base import AllParts, Part, Queries
-from handlers.gradients import Piece, Question, Scene, Where
 from handlers.images import Geometry
 from handlers.layers import PYRAMID, ROI
+from handlers.scene import Piece, Question, Scene, Where
 from handlers.schema import EMITTING
 from handlers.tap import NonFiniteError, all_finite
 

@@ -28,7 +28,7 @@ def load_model_file(name: str, source: bytes) -> ModuleType:
     sys.modules[module_name] = module  # dataclasses look their module up
     try:
         exec(compile(source, name, "exec"), module.__dict__)
-    except Exception as error:  # any code, so any error
+    except (Exception, SystemExit) as error:  # any code, so any error
         del sys.modules[module_name]
         raise DetectorError(
             f"the model file {name} cannot be run: {type(error).__name__}: {error}"
@@ -62,6 +62,8 @@ def network_of(module: ModuleType, class_name: str, arguments: Mapping[str, Any]
         )
     try:
         network: nn.Module = kind(**arguments)
-    except (TypeError, ValueError) as error:
-        raise DetectorError(f"network: {kind.__name__} cannot be built: {error}") from error
+    except Exception as error:  # any code, so any error
+        raise DetectorError(
+            f"network: {kind.__name__} cannot be built: {type(error).__name__}: {error}"
+        ) from error
     return network.eval()

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from handlers.cam.registry import METHODS
 from handlers.detectors.base import AllParts, Part
-from handlers.gradients import Question, Scene, Where
 from handlers.maps import Heat, fused, heatmaps, joint_heatmaps
 from handlers.outcome import Chosen
+from handlers.scene import Question, Scene, Where
 from handlers.schema import ExplainRequest, Explanation, RequestError
 from handlers.tap import NonFiniteError, all_finite
 from handlers.targets.registry import Outputs, find_target

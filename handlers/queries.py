@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from handlers.cam.gradient import DenseGradient
-from handlers.gradients import Piece, Question, Where, coarsest, in_chunks
+from handlers.gradients import coarsest
 from handlers.layers import PYRAMID
+from handlers.scene import Piece, Question, Where, in_chunks
 from handlers.tap import Tap
 
 

@@ -50,20 +50,18 @@ class Tap:
     caught: what each call gave, in order: leaves from which the rest of the network hangs, so that
     gradients flow back to them and no further. The copy protects them from in-place operations
     that follow (a ReLU overwrites what a plain hook has seen).
-    size: catch only what has this (height, width); a head may run on several maps at once.
+    call: which of the calls `map` is about, None for the last; a head may run on several maps.
     """
 
-    def __init__(self, layer: Layer, size: Sequence[int] | None = None) -> None:
+    def __init__(self, layer: Layer, call: int | None = None) -> None:
         self.layer = layer
-        self.size = size
+        self.call = -1 if call is None else call
         self.caught: list[Tensor] = []
         self.other: type | None = None  # the type of an output that is no tensor
 
     def _catch(self, module: nn.Module, arguments: Any, output: Any) -> Any:
         if not isinstance(output, Tensor):
             self.other = type(output)
-            return None
-        if self.size is not None and tuple(output.shape[-2:]) != tuple(self.size):
             return None
         leaf = output.detach().requires_grad_(torch.is_grad_enabled())
         self.caught.append(leaf)
@@ -74,8 +72,8 @@ class Tap:
         return self
 
     def map(self, made: Sequence[Tensor] | None = None) -> Tensor:
-        """What the module gave last [B, C, h, w]; a module that is used several times in a block,
-        as a ReLU may be, counts with its last use.
+        """What the module gave [B, C, h, w]; a module that is used several times in a block, as a
+        ReLU may be, counts with its last use.
 
         made: what came of it, if that is to depend on it. Raises RequestError for a layer that
         cannot be explained.
@@ -85,11 +83,12 @@ class Tap:
                 f"gives a {self.other.__name__}" if self.other else "does not run for this target"
             )
             raise self.error(gave)
-        if self.caught[-1].dim() != 4:
-            raise self.error(f"gives {list(self.caught[-1].shape)}")
+        caught = self.caught[self.call]
+        if caught.dim() != 4:
+            raise self.error(f"gives {list(caught.shape)}")
         if made is not None and not any(each.requires_grad for each in made):
             raise self.error("does not change this target")
-        return self.caught[-1]
+        return caught
 
     def error(self, what: str) -> RequestError:
         """The refusal of this layer, which does `what`."""

@@ -223,19 +223,7 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
 
 def _add_features(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(parser=parser)
-    parser.add_argument("--archive", required=True, help="a .mar file, or its s3:// URI")
-    parser.add_argument(
-        "--input",
-        dest="inputs",
-        required=True,
-        nargs="+",
-        action="append",
-        metavar="INPUT",
-        help="pictures: folders, s3:// prefixes or files; may be given several times",
-    )
-    parser.add_argument(
-        "--output", required=True, help="where the drawings go: a folder or s3://bucket/prefix"
-    )
+    _add_places(parser)
     parser.add_argument(
         "--layers",
         nargs="+",
@@ -285,7 +273,16 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
 
 def _add_classify(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(parser=parser)
-    parser.add_argument("--archive", required=True, help="a classifier's .mar file or s3:// URI")
+    _add_places(parser)
+    parser.add_argument(
+        "--layer", metavar="NAME", help="a module by name (default: the last convolutional stage)"
+    )
+    parser.add_argument("--category", help="the class to explain (default: the best)")
+    _add_machine(parser)
+
+
+def _add_places(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--archive", required=True, help="a .mar file, or its s3:// URI")
     parser.add_argument(
         "--input",
         dest="inputs",
@@ -296,13 +293,8 @@ def _add_classify(parser: argparse.ArgumentParser) -> None:
         help="pictures: folders, s3:// prefixes or files; may be given several times",
     )
     parser.add_argument(
-        "--output", required=True, help="where the pictures go: a folder or s3://bucket/prefix"
+        "--output", required=True, help="where the drawings go: a folder or s3://bucket/prefix"
     )
-    parser.add_argument(
-        "--layer", metavar="NAME", help="a module by name (default: the last convolutional stage)"
-    )
-    parser.add_argument("--category", help="the class to explain (default: the best)")
-    _add_machine(parser)
 
 
 def _add_choice_of_boxes(parser: argparse.ArgumentParser) -> None:

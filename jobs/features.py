@@ -200,7 +200,10 @@ def _caption(reduced: Reduced, reduction: Reduction, values: Tensor) -> str:
         what = "mean of channels"
     elif reduction.channel_reduction != "none":
         what = f"strongest: {what}"
-    return f"{what}\n{float(values.min()):.3g} to {float(values.max()):.3g}"
+    low, high = float(values.min()), float(values.max())
+    # As many digits as tell the two apart.
+    digits = next((d for d in range(3, 8) if f"{low:.{d}g}" != f"{high:.{d}g}"), 3)
+    return f"{what}\n{low:.{digits}g} to {high:.{digits}g}"
 
 
 def _captioned(image: Image.Image, text: str) -> Image.Image:

@@ -50,7 +50,7 @@ def sweep(options: SweepOptions, explainer: Explainer) -> int:
     if not rows[0]:
         raise UsageError(
             f"{shortened(options.input)}: nothing to explain, since no box scores at least"
-            f" {explainer.score_threshold(defaults):g}; lower --score-threshold, or take"
+            f" {explainer.resolved(defaults).score_threshold:g}; lower --score-threshold, or take"
             " --candidates 1"
         )
     boxes = len(rows[0]) // len(layers)

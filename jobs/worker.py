@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import signal
 import sys
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -20,6 +22,13 @@ from jobs.options import (
     SweepOptions,
     WorkOrder,
 )
+
+# What draws pictures: a module of this package and its function of the same name.
+COMMANDS: Mapping[type, str] = {
+    ClassifyOptions: "classify",
+    FeatureOptions: "features",
+    SweepOptions: "sweep",
+}
 
 if TYPE_CHECKING:
     from handlers.explainer import Explainer
@@ -57,18 +66,12 @@ def _work(order: WorkOrder) -> int:
         if isinstance(options, PreviewOptions):
             _print(explainer.preview(options.target or explainer.defaults.target_name))
             return DONE
-        if isinstance(options, SweepOptions):
-            from jobs.sweep import sweep  # imports handlers, so only after the check of origin
-
-            return sweep(options, explainer)
-        if isinstance(options, FeatureOptions):
-            from jobs.features import features
-
-            return features(options, explainer)
-        if isinstance(options, ClassifyOptions):
-            from jobs.classify import classify
-
-            return classify(options, explainer)
+        if type(options) in COMMANDS:
+            # It imports handlers, so only after the check of origin.
+            name = COMMANDS[type(options)]
+            code: int = getattr(importlib.import_module(f"jobs.{name}"), name)(options, explainer)
+            return code
+        assert isinstance(options, JobOptions)
         request = _request(options, explainer)
     except (ArchiveError, NonFiniteError, RequestError) as error:
         raise UsageError(str(error)) from error
@@ -83,7 +86,7 @@ def _request(options: JobOptions, explainer: Explainer) -> ExplainRequest:
 
     request = ExplainRequest.from_fields(options.request, explainer.defaults)
     explainer.check(request)
-    return request
+    return explainer.resolved(request)  # so that the record says what was done
 
 
 def _print(text: str) -> None:

@@ -57,7 +57,8 @@ network: {class: Network, arguments: {classes: 3}}
 """
 SCRIPTED = """
 layout: yolov6
-order: [classes, boxes]
+activated: false
+training_head: false
 features: features
 head: head
 input: {size: [128, 160]}
@@ -73,7 +74,7 @@ HEADS = {
     "yolov7": "CoupledHead(8, 3)",
     "yolov8": "DecoupledHead([64, 3], joined=True)",
     "yolov11": "DecoupledHead([64, 3], joined=True)",
-    "yolov6": "DecoupledHead([3, 4], positive=1)",
+    "yolov6": "SplitFlatHead(3)",
     "rtmdet": "DecoupledHead([3, 4], positive=1)",
     "yolox": "FlatHead(3)",
     "decoded": "DecodingHead(3)",

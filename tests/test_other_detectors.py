@@ -21,6 +21,7 @@ import torch
 from archives import server
 from archives.verify import verify
 from handlers.explainer import Explainer, ExplainRequest
+from handlers.images import Geometry
 from handlers.manifest import ArchiveError
 from tests.conftest import random_picture
 from tests.handlers.detectors.yolo_twin import CASES
@@ -134,7 +135,7 @@ def agree(archive: Path, endpoint: server.Server, tmp_path: Path) -> None:
         assert box == pytest.approx(explanation.box, abs=0.05)
         assert served["boxes"][place].tolist() == pytest.approx(explanation.box, abs=0.05)
         assert row["category"] == explanation.category == explainer.categories[row["label"]]
-        assert json.loads(row["geometry"]) == explanation.geometry.to_dict()
+        assert Geometry.from_dict(json.loads(row["geometry"])) == explanation.geometry
         tolerance = 2e-3 * float(explanation.heatmap.max())
         from_job = stored[f"in.png#{row['index']}"].astype(np.float32) * row["map_max"]
         for found in (from_job, served[f"heatmap_{place}"]):

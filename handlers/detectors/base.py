@@ -209,6 +209,8 @@ class Cells:
     level, row, column: int64 [N], where.
     convolve: the head on maps [B, C, h, w] of a level. convolve_all: on all feature maps,
         for a head that takes them together; None for one that takes them one by one.
+    whole: what the whole maps gave for each detection, to hold windows against; None where `reach`
+        is known from the modules.
     read: outputs of detections (places [n]) from what `convolve` gave: (batch [n], row [n],
         column [n]) say where each is found.
     reach: for a level how many cells around its own a detection's outputs depend on, None if on
@@ -223,6 +225,7 @@ class Cells:
     reach: Callable[[int], int | None]
     convolutions: Callable[[int], list[nn.Module]]
     convolve_all: Callable[[Sequence[Tensor]], Sequence[Mapping[str, Tensor]]] | None = None
+    whole: Outputs | None = None
 
     def outputs(self, maps: Sequence[Tensor]) -> Outputs:
         """All N detections' outputs from feature maps [1, C, h, w]."""
@@ -300,6 +303,8 @@ class Detector(Protocol):
     defaults: Mapping[str, Any]
     # By the names of outputs: why they have no gradient, and what to change.
     no_gradient: Mapping[str, str]
+    # Why the feature maps have none with respect to modules before them; "" if they have.
+    no_backbone_gradient: str
 
     def prepare(self, picture: Tensor) -> Inputs:
         """One uint8 picture [3, H, W] as network input (B = 1). Raises PictureError."""

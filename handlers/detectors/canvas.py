@@ -30,6 +30,7 @@ class CanvasDetector(DenseDetector):
     first_label = 0
     defaults: Mapping[str, Any] = {}
     no_gradient: Mapping[str, str] = {}
+    no_backbone_gradient = ""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -82,7 +83,7 @@ class CanvasDetector(DenseDetector):
         return [f"stride{stride}" for stride in self.strides]
 
     def on_grid(self, frame: Geometry, height: int, width: int) -> Geometry:
-        return frame.on_samples(height, width)
+        return frame.on_samples(height, width, self.strides)
 
 
 def cell_anchors(

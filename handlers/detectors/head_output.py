@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from handlers.detectors.layouts import Layout
+from handlers.detectors.layouts import DECODED, Layout
 from handlers.detectors.registry import DetectorError
 
 Sizes = Sequence[tuple[int, int]]
@@ -47,15 +47,28 @@ def by_cell(output: object, expected: Expected) -> list[dict[str, Tensor]]:
     """
     given = tensors_in(output)
     joined = sum(expected.channels.values())
+    # A head that gives decoded boxes in one tensor often gives its raw maps beside them.
+    decoded_boxes = expected.layout.boxes in DECODED
     for groups in ({"joined": joined}, expected.channels):
-        for read in (_maps, _flat):
+        for read in (_flat, _maps) if decoded_boxes else (_maps, _flat):
             found = _taken(given, groups, expected, read)
             if found is not None:
                 return [_split(level, expected.channels) for level in found]
     raise DetectorError(
         "the head's output does not fit its layout:"
         f" expected {_wanted(expected)}; got {_shapes(given)}. Check layout, strides, anchors, bins"
-        " and the number of categories"
+        f" and the number of categories{_hint(given, expected)}"
+    )
+
+
+def _hint(given: Sequence[Tensor], expected: Expected) -> str:
+    plain = [4 + expected.num_classes, 5 + expected.num_classes]
+    flat = any(each.dim() == 3 and set(each.shape[1:]) & set(plain) for each in given)
+    if not flat or expected.layout.boxes in DECODED:
+        return ""
+    return (
+        ". One tensor looks decoded already: write boxes: xywh (or xyxy), and its order of boxes,"
+        " objectness if there is one, and classes"
     )
 
 

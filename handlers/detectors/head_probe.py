@@ -17,40 +17,48 @@ RunHead = Callable[[Sequence[Tensor]], Heads]
 
 
 @torch.no_grad()
-def reach_of(run: RunHead, maps: Sequence[Tensor], level: int) -> int | None:
-    """How many cells around its own an output on `level` depends on, None if on too many, or on
-    other levels' maps.
-
-    Not-a-number in one cell comes out wherever that cell is read, whatever its weight is.
-    """
-    height, width = maps[level].shape[-2:]
-    middle = (height // 2, width // 2)
-    spoiled = [each.clone() for each in maps]
-    spoiled[level][..., middle[0], middle[1]] = torch.nan
-    places = _spoiled(run(spoiled), level, height, width)
-    if not len(places):
-        return None
-    far = int((places - torch.tensor(middle).to(places)).abs().max())
-    edge = min(middle[0], middle[1], height - 1 - middle[0], width - 1 - middle[1])
-    if far >= edge:  # it may go on beyond the map
-        return None
-    others = [torch.full_like(each, torch.nan) for each in maps]
-    others[level] = maps[level]
-    if len(_spoiled(run(others), level, height, width)):
-        return None
-    return far
+def reaches_of(run: RunHead, maps: Sequence[Tensor], before: Heads) -> list[int | None]:
+    """For each level how many cells around its own an output was seen to depend on, None if on too
+    many: by changing the middle cell of every map, and looking where `before` changes."""
+    sizes = [(each.shape[-2], each.shape[-1]) for each in maps]
+    far = [-1 for _ in maps]
+    for factor in (-1.0, 3.0):  # what a rectifier hides of the one it shows of the other
+        changed = [each.clone() for each in maps]
+        for each, (height, width) in zip(changed, sizes, strict=True):
+            each[..., height // 2, width // 2] *= factor
+        for level, after in enumerate(run(changed)):
+            height, width = sizes[level]
+            places = _changed(before[level], after, height, width)
+            if len(places):
+                middle = torch.tensor([height // 2, width // 2]).to(places)
+                far[level] = max(far[level], int((places - middle).abs().max()))
+    # As far as the edge: it may go on beyond the map.
+    return [
+        own if 0 <= own < min((height - 1) // 2, (width - 1) // 2) else None
+        for own, (height, width) in zip(far, sizes, strict=True)
+    ]
 
 
-def _spoiled(heads: Heads, level: int, height: int, width: int) -> Tensor:
-    """[n, 2]: rows and columns of the cells of a level with outputs that are not numbers."""
-    wrong = torch.zeros(height * width, dtype=torch.bool, device=_first(heads).device)
-    for each in heads[level].values():
-        wrong |= each.isnan().any(0).reshape(height * width, -1).any(1)
+def _changed(
+    before: Mapping[str, Tensor], after: Mapping[str, Tensor], height: int, width: int
+) -> Tensor:
+    """[n, 2]: rows and columns of the cells whose outputs differ."""
+    wrong = torch.zeros(height * width, dtype=torch.bool, device=next(iter(before.values())).device)
+    for name, each in before.items():
+        differ = (after[name] - each).abs() > 1e-5 * float(each.abs().max())
+        wrong |= differ.any(0).reshape(height * width, -1).any(1)
     return wrong.view(height, width).nonzero()
 
 
-def _first(heads: Heads) -> Tensor:
-    return next(iter(heads[0].values()))
+def why_no_backbone_gradient(maps: Sequence[Tensor], scripted: bool) -> str:
+    """Why feature maps, made of an input with a gradient, have none; "" if they have."""
+    if any(each.requires_grad for each in maps):
+        return ""
+    where = "TorchScript's graph" if scripted else "its forward"
+    return (
+        "the network computes its feature maps without a gradient (torch.no_grad() or"
+        f" inference_mode()): take that out of {where}. At its head everything works"
+    )
 
 
 @torch.enable_grad()
@@ -60,6 +68,9 @@ def why_no_gradient(run: RunHead, maps: Sequence[Tensor], scripted: bool) -> dic
     leaves = [each.detach().requires_grad_() for each in maps]
     heads = run(leaves)
     for name in heads[0]:
+        if all(bool((each[name] == each[name].flatten()[0]).all()) for each in heads):
+            found[name] = f"the network's {name} are the same whatever it sees"
+            continue
         value = torch.stack([each[name].sum() for each in heads]).sum()
         gradients: Sequence[Tensor | None] = []
         try:
@@ -107,13 +118,19 @@ def windows_agree(
     """
     height, width = maps.shape[-2:]
     side = 2 * reach + 1
-    cells = [(0, 0), (height // 2, 0), (height - 1, width - 1), (height // 2, width // 2)]
+    # Corners, edges, the middle, and cells beside them: a head may treat every other one alike.
+    rows = sorted({0, 1, height // 2, height // 2 + 1, height - 2, height - 1})
+    columns = sorted({0, 1, width // 2, width // 2 + 1, width - 2, width - 1})
+    cells = [(row, column) for row in rows for column in columns]
     padded = F.pad(maps, (reach,) * 4)
     inside = F.pad(torch.ones_like(maps[:, :1]), (reach,) * 4)
     cut = [(..., slice(row, row + side), slice(column, column + side)) for row, column in cells]
     windows = torch.cat([padded[each] for each in cut])
-    with masked(convolutions, torch.cat([inside[each] for each in cut])):
-        heads = run(windows)
+    try:
+        with masked(convolutions, torch.cat([inside[each] for each in cut])):
+            heads = run(windows)
+    except Exception:
+        return False  # it takes no maps of this size, whatever its code raises then
     for name, own in heads.items():
         here = own.reshape(len(cells), side, side, -1)[:, reach, reach]
         there = whole[name].reshape(height, width, -1)

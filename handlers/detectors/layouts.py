@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeAlias, TypeVar
 
 from handlers.detectors.letterbox import MIRRORS, RESIZES, NetworkInput
 from handlers.detectors.registry import DetectorError
@@ -12,7 +12,10 @@ from handlers.detectors.registry import DetectorError
 # How the numbers of a box are coded; how many there are, but for "distribution" (4 x bins).
 BOXES = {"yolov5": 4, "yolox": 4, "distances": 4, "distribution": 0, "xywh": 4, "xyxy": 4}
 GROUPS = ("boxes", "objectness", "classes")
+DECODED = ("xywh", "xyxy")
 UNITS = ("stride", "pixel")
+# Whether a value fits, and in words what does.
+Check: TypeAlias = tuple[Callable[[Any], bool], str]
 
 
 @dataclass(frozen=True)
@@ -58,46 +61,40 @@ class Layout:
     input: NetworkInput = field(default_factory=NetworkInput)
 
     @classmethod
-    def named(cls, layout: str, **values: Any) -> Layout:
-        """One of LAYOUTS with other values where given; lists as YAML and JSON have them.
+    def named(cls, /, layout: str, **values: Any) -> Layout:
+        """One of LAYOUTS with other values where given; lists as YAML and JSON have them. With
+        boxes decoded already, `training_head` is off and `activated` on unless they are given.
 
         Raises DetectorError for an unknown layout or field, or a value that makes no sense.
         """
-        if layout not in LAYOUTS:
+        if not isinstance(layout, str) or layout not in LAYOUTS:
             raise DetectorError(
                 f"layout: got {layout!r}; expected one of {', '.join(sorted(LAYOUTS))}"
             )
         own = dict(LAYOUTS[layout])
-        given = values.pop("input", None) or {}
-        size = _input({**own.pop("input", {}), **_table("input", given)})
-        values = {**own, **{name: _tuple(value) for name, value in values.items()}}
-        known = {each.name for each in fields(cls)}
-        for name in values:
-            if name not in known:
-                raise DetectorError(f"{name}: unknown; expected {', '.join(sorted(known))}")
+        given = values.pop("input", {})
+        if not isinstance(given, Mapping):
+            raise DetectorError(f"input: got {given!r}; expected a table of options")
+        if values.get("boxes") in DECODED:
+            own |= {"training_head": False, "activated": True}
+        network_input = checked(NetworkInput, {**own.pop("input", {}), **given}, "input ")
+        values = {**own, **values, "input": network_input}
         if "head" not in values:
             raise DetectorError(
                 "head: missing; expected the name of the module that takes the feature maps"
             )
-        try:
-            return replace(cls(**values, input=size))
-        except TypeError as error:
-            raise DetectorError(f"layout {layout}: {error}") from error
+        return checked(cls, values)
 
     def __post_init__(self) -> None:
-        for name, got, allowed in (
-            ("boxes", self.boxes, [*BOXES]),
-            ("unit", self.unit, [*UNITS]),
-        ):
-            if got not in allowed:
-                raise DetectorError(f"{name}: got {got!r}; expected one of {', '.join(allowed)}")
         if sorted(self.order) not in (sorted(GROUPS), ["boxes", "classes"]):
             raise DetectorError(
                 f"order: got {list(self.order)}; expected boxes, classes and, if there is one,"
                 " objectness, in the order in which they come"
             )
-        if not self.strides or any(not isinstance(each, int) or each < 1 for each in self.strides):
-            raise DetectorError(f"strides: got {list(self.strides)}; expected whole pixels")
+        if not self.strides or list(self.strides) != sorted(set(self.strides)):
+            raise DetectorError(
+                f"strides: got {list(self.strides)}; expected each once, the finest first"
+            )
         if self.boxes == "yolov5" and not self.anchors:
             raise DetectorError("anchors: missing; boxes 'yolov5' are coded by them")
         numbers = {len(each) for each in self.anchors}
@@ -106,8 +103,6 @@ class Layout:
                 f"anchors: got {[len(each) for each in self.anchors]} for {len(self.strides)}"
                 " strides; expected equally many [width, height] for each stride"
             )
-        if any(len(pair) != 2 for each in self.anchors for pair in each):
-            raise DetectorError("anchors: expected pairs [width, height] in pixels")
         height, width = self.input.size
         if any(height % stride or width % stride for stride in self.strides):
             raise DetectorError(
@@ -132,40 +127,86 @@ class Layout:
         return [(height // stride, width // stride) for stride in self.strides]
 
 
-def _input(values: Mapping[str, Any]) -> NetworkInput:
-    known = {each.name for each in fields(NetworkInput)}
-    for name in values:
+Made = TypeVar("Made")
+
+
+def checked(kind: Callable[..., Made], values: Mapping[str, Any], prefix: str = "") -> Made:
+    """A Layout or NetworkInput of values as YAML and JSON have them: lists become tuples.
+
+    Raises DetectorError for an unknown name, or a value that CHECKS does not allow.
+    """
+    known = {each.name for each in fields(kind)}  # type: ignore[arg-type]
+    for name, value in values.items():
         if name not in known:
-            raise DetectorError(f"input: unknown {name}; expected {', '.join(sorted(known))}")
-    made = NetworkInput(**{name: _tuple(value) for name, value in values.items()})
-    for name, got, allowed in (
-        ("resize", made.resize, RESIZES),
-        ("mirror", made.mirror, MIRRORS),
-        ("channels", made.channels, ("rgb", "bgr")),
-    ):
-        if got not in allowed:
-            raise DetectorError(f"input {name}: got {got!r}; expected {', '.join(allowed)}")
-    sizes = isinstance(made.size, tuple) and len(made.size) == 2
-    if not sizes or any(not isinstance(each, int) or each < 1 for each in made.size):
-        raise DetectorError(f"input size: got {values.get('size')}; expected [height, width]")
-    if len(made.mean) != 3 or len(made.std) != 3 or not all(made.std):
-        raise DetectorError("input: expected three numbers each for mean and std, std not 0")
-    return made
-
-
-def _table(name: str, value: object) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise DetectorError(f"{name}: got {value!r}; expected a table of options")
-    return value
+            raise DetectorError(f"{prefix}{name}: unknown; expected {', '.join(sorted(known))}")
+        if name in CHECKS:
+            fits, expected = CHECKS[name]
+            if not fits(value):
+                shown = repr(value)
+                shown = shown if len(shown) < 80 else shown[:77] + "..."
+                raise DetectorError(f"{prefix}{name}: got {shown}; expected {expected}")
+    return kind(**{name: _tuple(value) for name, value in values.items()})
 
 
 def _tuple(value: Any) -> Any:
     """Lists, also inside of lists, as tuples."""
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(_tuple(each) for each in value)
-    return value
+    return tuple(_tuple(each) for each in value) if isinstance(value, (list, tuple)) else value
 
 
+def _number(least: float, most: float, whole: bool = False) -> Check:
+    kinds = int if whole else (int, float)
+    what = f"a whole number from {least} to {most}" if whole else f"a number from {least} to {most}"
+
+    def fits(value: Any) -> bool:
+        return isinstance(value, kinds) and not isinstance(value, bool) and least <= value <= most
+
+    return fits, what
+
+
+def _several(each: Check, what: str, number: int | None = None) -> Check:
+    def fits(value: Any) -> bool:
+        if not isinstance(value, (list, tuple)) or len(value) > 100:
+            return False
+        return number in (None, len(value)) and all(each[0](one) for one in value)
+
+    return fits, what
+
+
+def _one_of(names: Iterable[str]) -> Check:
+    several = [*names]
+    return lambda value: isinstance(value, str) and value in several, ", ".join(several)
+
+
+_TRUTH: Check = (lambda value: isinstance(value, bool), "true or false")
+_NAME: Check = (lambda value: isinstance(value, str), "a module's name")
+_SIDE = _number(1, 16384, whole=True)
+_PAIRS = _several(_several(_number(1e-3, 1e5), "", 2), "")
+# For each field what it may hold, and that in words.
+CHECKS: Mapping[str, Check] = {
+    "head": _NAME,
+    "features": _NAME,
+    "strides": _several(_number(1, 4096, whole=True), "a list of whole pixels"),
+    "order": _several(_one_of(GROUPS), f"a list of {', '.join(GROUPS)}"),
+    "boxes": _one_of(BOXES),
+    "anchors": _several(_PAIRS, "for each stride a list of [width, height] in pixels"),
+    "bins": _number(1, 1000, whole=True),
+    "unit": _one_of(UNITS),
+    "middle": _number(0, 1),
+    "activated": _TRUTH,
+    "training_head": _TRUTH,
+    "every_label": _TRUTH,
+    "score": _number(0, 1),
+    "iou": _number(0, 1),
+    "detections": _number(1, 10_000, whole=True),
+    "strongest": _number(1, 10_000_000, whole=True),
+    "size": _several(_SIDE, "[height, width] in pixels, at most 16384", 2),
+    "resize": _one_of(RESIZES),
+    "fill": _number(0, 255),
+    "channels": _one_of(("rgb", "bgr")),
+    "mean": _several(_number(-1e6, 1e6), "three numbers", 3),
+    "std": _several(_number(1e-6, 1e6), "three numbers above 0", 3),
+    "mirror": _one_of(MIRRORS),
+}
 _BGR = {"channels": "bgr", "resize": "corner"}
 # What each family's own code does; anchors are those of its models for COCO at 640 pixels.
 LAYOUTS: Mapping[str, Mapping[str, Any]] = {
@@ -194,7 +235,12 @@ LAYOUTS: Mapping[str, Mapping[str, Any]] = {
     "yolov11": {"boxes": "distribution", "training_head": True, "iou": 0.7},
     # github.com/meituan/YOLOv6, models/effidehead.py: its small models; the larger ones have
     # boxes "distribution" with 17 bins.
-    "yolov6": {"order": ("classes", "boxes"), "boxes": "distances"},
+    "yolov6": {
+        "order": ("classes", "boxes"),
+        "boxes": "distances",
+        "activated": True,
+        "training_head": True,
+    },
     # github.com/Megvii-BaseDetection/YOLOX, models/yolo_head.py with decode_in_inference off
     "yolox": {
         "order": ("boxes", "objectness", "classes"),

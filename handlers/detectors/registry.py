@@ -67,7 +67,7 @@ def architectures_in_words() -> str:
     """`architectures` for an error message, which the many classifiers would fill."""
     classifiers = torchvision.models.list_models(module=torchvision.models)
     names = [name for name in architectures() if name not in classifiers]
-    return f"{', '.join(names)}, or one of torchvision's classifiers, as resnet50"
+    return f"{', '.join(names)}, or one of torchvision's convolutional classifiers, as resnet50"
 
 
 def build_model(

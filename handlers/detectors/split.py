@@ -20,14 +20,13 @@ class _Reached(BaseException):
     """The head was reached; what follows need not run."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Call:
-    """How the network calls its head: with a list, a tuple, or its maps one by one; other arguments
-    as they were."""
+    """How the network calls its head. pack: its arguments, by position and by keyword, with other
+    feature maps in the place of those that it got."""
 
-    pack: Callable[[Sequence[Tensor]], tuple[Any, ...]]
-    rest: tuple[Any, ...]
-    keywords: Mapping[str, Any]
+    maps: list[Tensor]
+    pack: Callable[[Sequence[Tensor]], tuple[Sequence[Any], Mapping[str, Any]]]
 
 
 class SplitNetwork:
@@ -55,8 +54,8 @@ class SplitNetwork:
         if self._first is not None:
             given = self._scripted(self._first, tensors)
             arguments: tuple[Any, ...] = tuple(given) if self._takes_apart() else (given,)
-            self._call, maps = self._understood(arguments, {})
-            return maps
+            self._call = self._understood(arguments, {})
+            return _usable(self._call.maps)
         caught: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
 
         def catch(module: nn.Module, arguments: Any, keywords: Any) -> None:
@@ -73,17 +72,16 @@ class SplitNetwork:
             handle.remove()
         if not caught:
             raise DetectorError(f"head: {self.layout.head} does not run; the network {self._has()}")
-        self._call, maps = self._understood(*caught[0])
-        return maps
+        self._call = self._understood(*caught[0])
+        return _usable(self._call.maps)
 
     def head(self, maps: Sequence[Tensor]) -> object:
         """What the head gives for feature maps, level by level."""
         assert self._call is not None  # features has run
-        call = self._call
         # Copies: heads write into the list they get, and may into the maps.
-        arguments = call.pack([each.clone() for each in maps])
+        arguments, keywords = self._call.pack([each.clone() for each in maps])
         with _training(self.module, self.layout.training_head and not self.scripted):
-            return self._scripted(self._head, *arguments, *call.rest, **call.keywords)
+            return self._scripted(self._head, *arguments, **keywords)
 
     @property
     def module(self) -> nn.Module | None:
@@ -108,21 +106,28 @@ class SplitNetwork:
                 " it, and load that; or trace with torch.jit.trace_module"
             ) from error
 
-    def _understood(
-        self, arguments: tuple[Any, ...], keywords: dict[str, Any]
-    ) -> tuple[_Call, list[Tensor]]:
+    def _understood(self, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> _Call:
+        """The call, if all tensors in it are the feature maps: others would belong to the pictures
+        of one batch alone."""
         number = len(self.layout.strides)
-        first = arguments[0] if arguments else None
-        if isinstance(first, (list, tuple)) and len(first) == number and _are_maps(first):
-            kind = type(first) if type(first) in (list, tuple) else tuple
-            return _Call(lambda maps: (kind(maps),), arguments[1:], keywords), list(first)
         if len(arguments) >= number and _are_maps(arguments[:number]):
-            rest = arguments[number:]
-            return _Call(lambda maps: tuple(maps), rest, keywords), list(arguments[:number])
-        got = [_described(each) for each in (*arguments, *keywords.values())]
+            rest = [*arguments[number:]]
+            if not _tensors([rest, dict(keywords)]):
+                return _Call([*arguments[:number]], lambda maps: ([*maps, *rest], keywords))
+        every: list[tuple[int | str, Any]] = [*enumerate(arguments), *keywords.items()]
+        for place, value in every:
+            others = [each for other, each in enumerate(arguments) if other != place]
+            others += [each for name, each in keywords.items() if name != place]
+            if isinstance(value, (list, tuple)) and len(value) == number and _are_maps(value):
+                if _tensors(others):
+                    break
+                return _Call([*value], _packer(arguments, keywords, place, type(value) is list))
+        got = [_described(each) for each in arguments]
+        got += [f"{name}={_described(each)}" for name, each in keywords.items()]
         raise DetectorError(
             f"head: {self.layout.head} takes {', '.join(got) or 'nothing'}; expected {number}"
-            f" feature maps [B, C, h, w], one for each of the strides {list(self.layout.strides)}"
+            f" feature maps [B, C, h, w] and no other tensor, one for each of the strides"
+            f" {list(self.layout.strides)}"
         )
 
     def _found(self, option: str, name: str) -> Callable[..., Any]:
@@ -143,6 +148,34 @@ class SplitNetwork:
         more = f" and {len(names) - SHOWN_MODULES} more" if len(names) > SHOWN_MODULES else ""
         # The head comes last, as a rule.
         return ", ".join(names[-SHOWN_MODULES:]) + more
+
+
+def _packer(
+    arguments: Sequence[Any], keywords: Mapping[str, Any], place: int | str, as_list: bool
+) -> Callable[[Sequence[Tensor]], tuple[Sequence[Any], Mapping[str, Any]]]:
+    """Puts feature maps, as a list or a tuple, at a place among the arguments."""
+
+    def pack(maps: Sequence[Tensor]) -> tuple[Sequence[Any], Mapping[str, Any]]:
+        given = list(maps) if as_list else tuple(maps)
+        if isinstance(place, str):
+            return arguments, {**keywords, place: given}
+        return [*arguments[:place], given, *arguments[place + 1 :]], keywords
+
+    return pack
+
+
+def _usable(maps: Sequence[Tensor]) -> list[Tensor]:
+    """What was made in inference mode can have no gradient; a copy can."""
+    return [each.clone() if each.is_inference() else each for each in maps]
+
+
+def _tensors(value: Any) -> bool:
+    """There is a tensor among nested values."""
+    if isinstance(value, Mapping):
+        value = [*value.values()]
+    if isinstance(value, (list, tuple)):
+        return any(_tensors(each) for each in value)
+    return isinstance(value, Tensor)
 
 
 def _are_maps(values: Sequence[Any]) -> bool:

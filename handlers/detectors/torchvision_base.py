@@ -33,6 +33,7 @@ class TorchvisionDetector(SuppressingDetector):
     first_label = 1
     defaults: Mapping[str, Any] = {}
     no_gradient: Mapping[str, str] = {}
+    no_backbone_gradient = ""
 
     def __init__(self, model: Any) -> None:
         # The submodules are typed as Module | Tensor; `Any` keeps their real interfaces.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handlers.detectors.base import Candidates, Entries, Limits, Raw
+from handlers.detectors.base import Candidates, Entries, Features, Inputs, Limits, Raw
 from handlers.detectors.canvas import CanvasDetector
 from handlers.detectors.dense import Heads, pairs
 from handlers.detectors.head_output import (
@@ -20,16 +20,20 @@ from handlers.detectors.head_output import (
 )
 from handlers.detectors.head_probe import (
     looks_beyond_cell,
-    reach_of,
+    reaches_of,
+    why_no_backbone_gradient,
     why_no_gradient,
     windows_agree,
 )
-from handlers.detectors.layouts import Layout
+from handlers.detectors.layouts import DECODED, Layout
 from handlers.detectors.letterbox import unmirrored_boxes
 from handlers.detectors.registry import ADAPTERS, DetectorError, class_path
 from handlers.detectors.selection import strongest
 from handlers.detectors.split import SplitNetwork
 from handlers.tap import undisturbed
+
+# Boxes this many times as large as the canvas are no boxes.
+FAR = 8
 
 
 class YOLOLike(nn.Module):
@@ -81,27 +85,63 @@ class YOLODetector(CanvasDetector):
             self._probe()
 
     def _probe(self) -> None:
+        inputs = self.sample()
+        with torch.enable_grad():
+            shown = self.split.features(inputs.tensors.requires_grad_())
+        self.no_backbone_gradient = why_no_backbone_gradient(shown, self.split.scripted)
+        shown = [each.detach() for each in shown]
+        self._check_maps(shown)
+        # Of a blank picture maps may be all zero.
+        generator = torch.Generator().manual_seed(0)
+        maps = [torch.randn(each.shape, generator=generator).to(each) for each in shown]
         with torch.no_grad():
-            shown = self.split.features(self.sample().tensors)
-            self._check_maps(shown)
-            # Of a blank picture maps may be all zero.
-            generator = torch.Generator().manual_seed(0)
-            maps = [torch.randn(each.shape, generator=generator).to(each) for each in shown]
-            heads = self.heads(maps)
+            groups = self._groups(maps)
+            self._check_scores(groups)
+            self._check_boxes(inputs, shown)
         self.lost = why_no_gradient(self._groups, maps, self.split.scripted)
         self.no_gradient = _by_output(self.lost)
-        if self.layout.boxes not in ("xyxy", "xywh") and not self.lost:
-            for level, own in enumerate(maps):
-                reach = reach_of(self._groups, maps, level)
-                if reach is not None and 2 * reach + 1 < min(own.shape[-2:]):
-                    agree = windows_agree(
-                        lambda window, level=level: self.head_beside(window, level, maps),  # type: ignore[misc]
-                        heads[level],
-                        own,
-                        reach,
-                        self.convolutions(level),
-                    )
-                    self.reaches[level] = reach if agree else None
+        if self.layout.boxes in DECODED or self.lost:
+            return
+        heads = self.heads(maps)
+        for level, reach in enumerate(reaches_of(self._groups, maps, groups)):
+            own = maps[level]
+
+            def on_window(window: Tensor, level: int = level) -> Heads:
+                return self.head_beside(window, level, maps)
+
+            if reach is not None and windows_agree(
+                on_window, heads[level], own, reach, self.convolutions(level)
+            ):
+                self.reaches[level] = reach
+
+    def _check_scores(self, groups: Sequence[Mapping[str, Tensor]]) -> None:
+        """Scores that went through a sigmoid lie from 0 to 1; raw ones hardly all do."""
+        scores = torch.cat([each["classes"].flatten() for each in groups])
+        if "objectness" in groups[0]:
+            scores = torch.cat([scores, *(each["objectness"].flatten() for each in groups)])
+        if bool((scores == scores[0]).all()):
+            return  # of a head with nothing in it
+        within = bool(((scores >= 0) & (scores <= 1)).all())
+        if within != self.layout.activated:
+            what = "all lie" if within else "do not all lie"
+            raise DetectorError(
+                f"activated: {str(self.layout.activated).lower()} does not fit: the head's scores"
+                f" {what} from 0 to 1 ({float(scores.min()):.3g} to {float(scores.max()):.3g})."
+                + (" If its boxes are decoded, too, write boxes: xywh" if within else "")
+            )
+
+    def _check_boxes(self, inputs: Inputs, maps: Sequence[Tensor]) -> None:
+        """Boxes that are decoded once more end up far off the canvas."""
+        features = Features(inputs, dict(zip(self.level_names(), maps, strict=True)))
+        boxes = self.score(features, self.propose(features))[0].boxes[:, 0]
+        sides = (boxes[:, 2:] - boxes[:, :2]).amax(1)
+        most = FAR * max(self.layout.input.size)
+        if not bool(sides.median() <= most):
+            raise DetectorError(
+                f"boxes: coded as {self.layout.boxes} the median box of a blank picture is"
+                f" {float(sides.median()):.3g} pixels wide or high. Check boxes and unit; if they"
+                " are decoded already, write boxes: xywh (or xyxy)"
+            )
 
     def _check_maps(self, maps: Sequence[Tensor]) -> None:
         expected = self.layout.map_sizes()
@@ -201,12 +241,10 @@ def _by_output(lost: Mapping[str, str]) -> dict[str, str]:
     found = {}
     if "boxes" in lost:
         found["boxes"] = lost["boxes"]
-    if "classes" in lost:
-        found["logits"] = lost["classes"]
     if "objectness" in lost:
         found["objectness"] = lost["objectness"]
-    if "classes" in lost or "objectness" in lost:
-        found["scores"] = lost.get("classes", lost.get("objectness", ""))
+    if "classes" in lost:
+        found["logits"] = found["scores"] = lost["classes"]
     return found
 
 

@@ -49,10 +49,15 @@ def _clip(value: float, limit: float) -> float:
 def _cover(explanation: Explanation, box: tuple[float, float, float, float]) -> Tensor:
     """How much of each cell lies inside a box given in picture pixels: [h, w], in cells."""
     height, width = explanation.heatmap.shape
-    x1, y1 = explanation.geometry.cell_of(box[0], box[1], height, width)
-    x2, y2 = explanation.geometry.cell_of(box[2], box[3], height, width)
-    clipped = explanation.geometry.clipped
-    return torch.outer(_overlap(y1, y2, height, clipped), _overlap(x1, x2, width, clipped))
+    geometry = explanation.geometry
+    left, top, right, bottom = geometry.window or box
+    left, top = max(left, box[0]), max(top, box[1])
+    right, bottom = max(left, min(right, box[2])), max(top, min(bottom, box[3]))
+    one = geometry.cell_of(left, top, height, width)
+    two = geometry.cell_of(right, bottom, height, width)
+    (x1, x2), (y1, y2) = (sorted(pair) for pair in zip(one, two, strict=True))  # maybe mirrored
+    rows = _overlap(y1, y2, height, geometry.clipped)
+    return torch.outer(rows, _overlap(x1, x2, width, geometry.clipped))
 
 
 def _overlap(start: float, end: float, cells: int, clipped: bool) -> Tensor:

@@ -53,9 +53,21 @@ class Outputs:
             **{name: torch.cat([each[name] for each in several]) for name in several[0].names()}
         )
 
+    def close_to(self, other: Outputs) -> bool:
+        """What both have is the same, but for a thousandth."""
+        return all(
+            torch.allclose(self[name], other[name], rtol=1e-3, atol=1e-3 * _largest(other[name]))
+            for name in self.names()
+            if name in other and self[name].is_floating_point()
+        )
+
     def own(self, name: str) -> Tensor:
         """Of [N, K] what belongs to each detection's label: [N]."""
         return self[name].gather(1, self["labels"][:, None])[:, 0]
+
+
+def _largest(values: Tensor) -> float:
+    return float(values.abs().max()) if values.numel() else 0.0
 
 
 @dataclass(frozen=True)

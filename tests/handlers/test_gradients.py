@@ -5,7 +5,7 @@ import torch
 
 import handlers.detectors.faster_rcnn
 import handlers.detectors.one_stage
-from handlers import gradients
+from handlers import scene
 from handlers.explainer import Explainer
 from handlers.schema import ExplainRequest, Explanation
 from tests.conftest import CATEGORIES, random_picture, small_model
@@ -58,7 +58,7 @@ def test_one_by_one_equals_all_at_once(
     if layer == "backbone.body":
         layer += ".block3" if "small" in architecture else ".layer3"
     together = explain(architecture, layer=layer)
-    monkeypatch.setattr(gradients, "WINDOW_BUDGET", 1)
+    monkeypatch.setattr(scene, "WINDOW_BUDGET", 1)
     alone = explain(architecture, layer=layer)
     for one, other in zip(together, alone, strict=True):
         largest = float(one.heatmap.max())

@@ -21,7 +21,8 @@ SIZE = (128, 160)
 PICTURE = random_picture(90, 140, 3)
 LAYOUT: dict[str, Any] = {
     "layout": "yolov6",
-    "order": ["classes", "boxes"],
+    "activated": False,
+    "training_head": False,
     "head": "head",
     "features": "features",
     "score": 0.0,

@@ -53,6 +53,9 @@ class Explainer:
         hooks.load(path)
         return cls()
 
+    def resolved(self, request):
+        return request
+
     def check(self, request):
         if request.method != "stub":
             raise RequestError(f"method: got {request.method!r}; allowed: stub")

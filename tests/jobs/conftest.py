@@ -147,7 +147,8 @@ class Job:
 
     def run(self, **options: Any) -> int:
         chosen: dict[str, Any] = {"shard_size": 3, "batch_size": 2, **self.options, **options}
-        request = ExplainRequest(**chosen.pop("request", {}))
+        fields = {"score_threshold": 0.5, "max_detections": 100, **chosen.pop("request", {})}
+        request = ExplainRequest(**fields)
         job = JobOptions("demo.mar", (self.source,), self.output, **chosen)
         order = WorkOrder(job, ArchiveFacts("demo", "1.0", self.digest), Path("unused"))
         return run(order, self.explainer, request)

@@ -73,8 +73,8 @@ class CoupledHead(nn.Module):
 class DecoupledHead(nn.Module):
     """A branch of two 3 x 3 convolutions for each group of numbers.
 
-    joined: as YOLOv8's head: maps of all groups when training, else one decoded tensor computed
-    with a cache of anchor points. Otherwise a tuple of lists, as RTMDet's head gives.
+    joined: as YOLOv8's head: maps of all groups when training, else one decoded tensor beside them,
+    whose points are cached by the first map's size. Otherwise a tuple of lists, as RTMDet's.
     """
 
     def __init__(
@@ -89,6 +89,8 @@ class DecoupledHead(nn.Module):
             for channels in groups
         )
         self.joined, self.positive = joined, positive
+        self.shape: torch.Size | None = None
+        self.points = torch.empty(0)
 
     def forward(self, maps: list[Tensor]) -> Any:
         groups = [
@@ -106,7 +108,36 @@ class DecoupledHead(nn.Module):
             maps[place] = torch.cat(several, 1)
         if self.training:
             return maps
-        return torch.cat([each.flatten(2) for each in maps], 2).sigmoid(), maps
+        if self.shape != maps[0].shape:
+            self.shape = maps[0].shape
+            self.points = torch.rand(sum(each.shape[-2] * each.shape[-1] for each in maps))
+        return torch.cat([each.flatten(2) for each in maps], 2).sigmoid() + self.points, maps
+
+
+class SplitFlatHead(nn.Module):
+    """YOLOv6's: when training its maps, classes through their sigmoid, and distances, in one tensor
+    each; else one decoded tensor whose objectness is 1."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.stems = nn.ModuleList([_block(WIDTH, WIDTH) for _ in STRIDES])
+        self.classes = nn.ModuleList([nn.Conv2d(WIDTH, num_classes, 3, padding=1) for _ in STRIDES])
+        self.boxes = nn.ModuleList([nn.Conv2d(WIDTH, 4, 3, padding=1) for _ in STRIDES])
+        for name, parameter in self.boxes.named_parameters():
+            if name.endswith("bias"):
+                nn.init.constant_(parameter, 2.0)  # distances are hardly ever negative
+
+    def forward(self, maps: list[Tensor]) -> Any:
+        several = zip(self.stems, self.classes, self.boxes, strict=True)
+        classes, boxes = [], []
+        for place, (stem, classify, regress) in enumerate(several):
+            maps[place] = stem(maps[place])
+            classes.append(classify(maps[place]).sigmoid().flatten(2).permute(0, 2, 1))
+            boxes.append(regress(maps[place]).flatten(2).permute(0, 2, 1))
+        every = torch.cat(classes, 1), torch.cat(boxes, 1)
+        if self.training:
+            return maps, *every
+        return torch.cat([every[1], torch.ones_like(every[0][..., :1]), every[0]], -1)
 
 
 class FlatHead(nn.Module):

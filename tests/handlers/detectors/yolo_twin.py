@@ -18,9 +18,11 @@ from tests.handlers.detectors.yolo_networks import (
     DecoupledHead,
     FlatHead,
     Network,
+    SplitFlatHead,
 )
 
 CLASSES = 3
+LAST = ("m", "predict", "classes", "boxes")  # layers of heads
 SIZE = (128, 160)
 BINS = 16
 # [outputs, level, row, column, anchor] -> boxes' numbers, objectness (or none), classes.
@@ -61,6 +63,11 @@ def _flat(raw: Any, level: int, row: int, column: int, anchor: int) -> Any:
     return numbers[:4], numbers[4], numbers[5:]
 
 
+def _split(raw: Any, level: int, row: int, column: int, anchor: int) -> Any:
+    boxes, _, classes = _flat(raw, level, row, column, anchor)
+    return boxes, None, classes
+
+
 CASES = {
     "yolov5": Case("yolov5", lambda: CoupledHead(5 + CLASSES, 3), _coupled, {}, anchors=3),
     "yolov7": Case(
@@ -73,9 +80,7 @@ CASES = {
         _joined,
         {"training_head": False},
     ),
-    "yolov6": Case(
-        "yolov6", lambda: DecoupledHead([CLASSES, 4], positive=1), _apart, {"unit": "pixel"}
-    ),
+    "yolov6": Case("yolov6", lambda: SplitFlatHead(CLASSES), _split, {}, activated=True),
     "rtmdet": Case("rtmdet", lambda: DecoupledHead([CLASSES, 4], positive=1), _apart, {}),
     "yolox": Case("yolox", lambda: FlatHead(CLASSES), _flat, {}, activated=True),
     "decoded": Case(
@@ -95,7 +100,7 @@ def network_of(case: Case) -> Network:
                 module.momentum = None
         network(torch.rand(4, 3, *SIZE))
         for name, parameter in network.head.named_parameters():
-            last = name.endswith(".1.weight") or name.split(".")[0] in ("m", "predict")
+            last = name.endswith(".1.weight") or name.split(".")[0] in LAST
             if last and parameter.dim() == 4:
                 parameter.mul_(3.0)
     return network.eval()
@@ -121,8 +126,8 @@ def cells(case: Case, raw: Any) -> list[Cell]:
                 for anchor in range(case.anchors):
                     numbers, objectness, classes = case.read(raw, level, row, column, anchor)
                     if case.activated:
-                        assert objectness is not None
-                        objectness = (objectness / (1 - objectness)).log()
+                        if objectness is not None:
+                            objectness = (objectness / (1 - objectness)).log()
                         classes = (classes / (1 - classes)).log()
                     scores = classes.sigmoid()
                     if objectness is not None:
@@ -151,7 +156,7 @@ def _box(case: Case, numbers: Tensor, place: tuple[int, int, int, int]) -> Tenso
         if case.layout in ("yolov8", "yolov11"):
             bins = torch.arange(BINS).float()
             numbers = torch.stack([side.softmax(0) @ bins for side in numbers.view(4, BINS)])
-        unit = 1 if case.layout in ("rtmdet", "yolov6") else stride
+        unit = 1 if case.layout == "rtmdet" else stride
         middle = 0.0 if case.layout == "rtmdet" else 0.5
         left, top, right, bottom = numbers * unit
         x, y = (column + middle) * stride, (row + middle) * stride

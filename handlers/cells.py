@@ -1,0 +1,136 @@
+"""Gradients of detections that each read one cell of a convolutional head: on windows of a feature
+map where the head is local, else on all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from handlers.cam.gradient import DenseGradient, LocalGradient
+from handlers.detectors.base import Cells
+from handlers.scene import Piece, Question, in_chunks, jacobian, row_gradients, tapped
+from handlers.tap import Tap, masked
+from handlers.targets.registry import Outputs
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the question's layer makes of a level's map: activation [C, h, w], in which of its calls
+    (None for the last), and whether that level's scalars depend on it."""
+
+    activation: Tensor
+    call: int | None = None
+    depends: bool = True
+
+
+def shown_of(question: Question, part: Cells, level: int) -> Shown | None:
+    """None if the layer does not run for this level."""
+    assert question.layer is not None  # head_layer has set it
+    maps = question.scene.maps[level]
+    if part.convolve_all is None:
+        with torch.no_grad(), Tap(question.layer) as tap:
+            part.convolve(maps, level)
+        return Shown(tap.map()[0]) if tap.caught else None
+    # A head that takes all maps runs the module on several of them.
+    places = torch.where(part.level == level)[0]
+    with torch.enable_grad(), Tap(question.layer) as tap:
+        scalars = question.scalars(part.outputs_at(maps, level, places))
+    if not tap.caught:
+        return None
+    found = [each.sum() for each in scalars if each.requires_grad]
+    calls: list[int] = []
+    if found:
+        gradients = torch.autograd.grad(torch.stack(found).sum(), tap.caught, allow_unused=True)
+        calls = [call for call, each in enumerate(gradients) if each is not None]
+    call = calls[-1] if calls else None
+    return Shown(tap.caught[-1 if call is None else call].detach()[0], call, bool(calls))
+
+
+def from_cells(
+    question: Question, part: Cells, level: int, shown: Shown | None = None
+) -> Iterator[Piece]:
+    """On one feature map; or on what the question's layer makes of it."""
+    maps = question.scene.maps[level]
+    places = torch.where(part.level == level)[0]
+    reach = part.reach(level)
+    shown = shown or Shown(maps[0])
+    few = reach is not None and (2 * reach + 1) ** 2 < maps.shape[-2] * maps.shape[-1]
+    if few and shown.activation.shape[-2:] == maps.shape[-2:]:
+        yield from _from_windows(question, part, level, shown)
+    else:
+        yield from _from_whole(question, part, level, shown, places)
+
+
+def _from_whole(
+    question: Question, part: Cells, level: int, shown: Shown, places: Tensor
+) -> Iterator[Piece]:
+    """For detections at int64 `places`, from the whole map: batched vector-Jacobian products."""
+    with torch.enable_grad():
+        leaf = question.scene.maps[level].detach().requires_grad_(question.layer is None)
+
+        def run() -> Sequence[Tensor]:
+            return question.scalars(part.outputs_at(leaf, level, places))
+
+        found, leaf_of_layer = tapped(run, leaf, question.layer, shown.call)
+    geometry = question.scene.grid(leaf_of_layer)
+    for own in in_chunks(len(places), leaf_of_layer.numel() * len(found)):
+        gradients = [jacobian(each[own], leaf_of_layer)[:, 0] for each in found]
+        yield Piece(
+            places[own],
+            [DenseGradient(leaf_of_layer.detach()[0], each) for each in gradients],
+            [geometry] * len(own),
+        )
+
+
+def _from_windows(question: Question, part: Cells, level: int, shown: Shown) -> Iterator[Piece]:
+    """The same from the windows that the head sees of the map: as a batch, once forward and back.
+
+    Zero padding is part of what the head sees at the map's edge, so cells off the map are zeroed
+    again before every convolution. A head of other people's code may turn out to look further on
+    this picture than it did before: then the whole map is taken.
+    """
+    maps = question.scene.maps[level]
+    places = torch.where(part.level == level)[0]
+    reach = part.reach(level) or 0
+    height, width = maps.shape[-2:]
+    side = 2 * reach + 1
+    padded = F.pad(maps[0], (reach, reach, reach, reach))
+    inside = F.pad(maps.new_ones(1, height, width), (reach, reach, reach, reach))
+    offset = torch.arange(side, device=maps.device)
+    for own in in_chunks(len(places), len(maps[0]) * side * side * 4):
+        row, column = part.row[places[own]], part.column[places[own]]
+        y = (row[:, None] + offset)[:, :, None].expand(-1, -1, side)
+        x = (column[:, None] + offset)[:, None, :].expand(-1, side, -1)
+        windows = padded[:, y, x].transpose(0, 1).contiguous()
+        mask = inside[:, y, x].transpose(0, 1)
+        centre = torch.full_like(row, reach)
+        where = (torch.arange(len(own), device=maps.device), centre, centre)
+        seen: list[Outputs] = []
+
+        def head(
+            windows: Tensor,
+            own: Tensor = own,
+            where: tuple[Tensor, Tensor, Tensor] = where,
+            seen: list[Outputs] = seen,
+        ) -> Outputs:
+            seen.append(part.read(part.convolve(windows, level), places[own], where))
+            return seen[-1]
+
+        with masked(part.convolutions(level), mask):
+            windows.requires_grad_(question.layer is None)
+            gradients = row_gradients(windows, head, question, shown.call)
+        if part.whole is not None and not seen[0].close_to(part.whole.rows(places[own])):
+            yield from _from_whole(question, part, level, shown, places[own])
+            continue
+        yield Piece(
+            places[own],
+            [
+                LocalGradient(shown.activation, each * mask, row - reach, column - reach)
+                for each in gradients
+            ],
+            [question.scene.grid(shown.activation)] * len(own),
+        )
