@@ -13,9 +13,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from archives.description import SUFFIXES, Description, read_description
+from archives.pretrained import read_pretrained
 from archives.weights import (
     BACKGROUND,
-    PRETRAINED,
     RANDOM,
     Weights,
     WeightsError,
@@ -89,13 +89,16 @@ def read_model(options: BuildOptions) -> Model:
     if source.layout:
         return _described(options, source)
     # A folder is of transformers, whose detectors have none.
-    in_folder = options.detector == PRETRAINED and Path(options.weights).is_dir()
+    in_folder = options.detector == "transformers" and Path(options.weights).is_dir()
     background = not in_folder and has_background(make_model(replace(source, num_classes=2)))
     categories = None
     if options.categories:
         categories = read_categories(options.categories, background)
     number = len(categories) if categories else None
-    weights = read_weights(options.weights, options.detector, number, options.options)
+    if in_folder:
+        weights = read_pretrained(Path(options.weights))
+    else:
+        weights = read_weights(options.weights, options.detector, number, options.options)
     if categories is None:
         categories = _own_categories(weights, options, background)
     own = {**weights.options, **options.options}

@@ -21,8 +21,6 @@ from handlers.detectors.registry import FROZEN_BATCH_NORM_EPS, build_model
 WEIGHTS = "weights.safetensors"
 BACKGROUND = "__background__"
 RANDOM = "random"
-# The architecture whose weights lie in a folder.
-PRETRAINED = "transformers"
 # How what torch.save writes begins: a zip, or in old files a pickle.
 TORCH_SAVED = (b"PK\x03\x04", b"\x80")
 SUFFIXES = (".safetensors", ".pth", ".pt")
@@ -76,10 +74,6 @@ def read_weights(
     if source == RANDOM:
         return _random_weights(architecture, num_classes, options)
     path = Path(source)
-    if path.is_dir() and architecture == PRETRAINED:
-        from archives.pretrained import read_pretrained  # needs transformers
-
-        return read_pretrained(path)
     if not path.exists() and NAMED_WEIGHTS.fullmatch(source):
         return _official_weights(source, architecture)
     if not path.is_file():

@@ -63,6 +63,7 @@ class ClassifierDetector:
     background = False
     first_label = 0
     defaults: Mapping[str, Any] = {"method": "gradcam", "score_threshold": 0.0, "max_detections": 1}
+    no_backbone_gradient = ""
     no_gradient: Mapping[str, str] = {
         "boxes": "a classifier draws no box (it is all that the network saw); explain the class"
     }

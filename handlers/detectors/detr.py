@@ -60,6 +60,7 @@ class QueryDetector:
     first_label = 0
     defaults: Mapping[str, Any] = {}
     no_gradient: Mapping[str, str] = {}
+    no_backbone_gradient = ""
     # The processor's settings where the model brings none.
     processing: Mapping[str, Any] = SHORTEST_800
 

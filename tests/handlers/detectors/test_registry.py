@@ -5,7 +5,9 @@ import torch
 from torch import nn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
+from handlers.detectors.base import Detector
 from handlers.detectors.registry import (
+    ADAPTERS,
     FROZEN_BATCH_NORM_EPS,
     DetectorError,
     architectures,
@@ -50,7 +52,7 @@ def test_retinanet_loads_its_older_names() -> None:
 @pytest.mark.parametrize(
     ("architecture", "options", "message"),
     [
-        ("yolo", {}, "unknown detector 'yolo'; expected one of fasterrcnn_mobilenet"),
+        ("yolo", {}, "unknown detector 'yolo'; expected one of .*fasterrcnn_mobilenet"),
         ("fasterrcnn_resnet50_fpn", {"weights": 1}, "cannot be built: .*'weights'"),
     ],
 )
@@ -107,3 +109,11 @@ def test_mnasnet_loads_its_own_weights() -> None:
         model, {name: torch.full_like(each, 2) for name, each in model.state_dict().items()}
     )
     assert all(bool((each == 2).all()) for each in model.state_dict().values())
+
+
+@pytest.mark.parametrize("name", ADAPTERS.names())
+def test_adapters_have_all_of_the_protocol(name: str) -> None:
+    adapter = ADAPTERS.get(name)
+    attributes = set(Detector.__annotations__) - {"model"}
+    verbs = {each for each, value in vars(Detector).items() if callable(value) and each[0] != "_"}
+    assert [each for each in sorted(attributes | verbs) if not hasattr(adapter, each)] == []
