@@ -94,7 +94,10 @@ def test_failed_build_leaves_the_old_archive(
     [
         (["--name", "../small"], "name: got '../small'; expected letters"),
         (["--version", "one"], "version: got 'one'; expected numbers"),
-        (["--detector", "yolo"], "fasterrcnn_mobilenet_v3_large_320_fpn, fasterrcnn_mobilenet_v3_large_fpn,"),
+        (
+            ["--detector", "yolo"],
+            "fasterrcnn_mobilenet_v3_large_320_fpn, fasterrcnn_mobilenet_v3_large_fpn,",
+        ),
         (["--weights", "no.pth"], "there is no file no.pth"),
         (["--weights", "COCO_V1"], "fasterrcnn_regnet_small_fpn has no COCO_V1; expected random"),
         (["--weights", __file__], "should end in one of .safetensors, .pth, .pt"),
