@@ -97,7 +97,8 @@ class YOLODetector(CanvasDetector):
         with torch.no_grad():
             groups = self._groups(maps)
             self._check_scores(groups)
-            self._check_boxes(inputs, shown)
+            if self.layout.boxes not in DECODED:
+                self._check_boxes(inputs, shown)
         self.lost = why_no_gradient(self._groups, maps, self.split.scripted)
         self.no_gradient = _by_output(self.lost)
         if self.layout.boxes in DECODED or self.lost:

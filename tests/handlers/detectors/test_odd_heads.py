@@ -244,6 +244,13 @@ class Decoded(Head):
         return [torch.cat([x[:, :3].sigmoid(), 5000 + x[:, 3:] * 0], 1) for x in raw]
 
 
+def test_decoded_boxes_may_be_of_any_size() -> None:
+    """Random weights give such, and nobody would have them decoded once more."""
+    network = spread(Net(Decoded(conv)))
+    explainer = explainer_of(network, SIZES["even"], boxes="xywh", activated=True)
+    assert len(explainer.detect([PICTURE])[0]) > 0
+
+
 @pytest.mark.parametrize(
     ("head", "fields", "text"),
     [
