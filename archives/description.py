@@ -12,7 +12,7 @@ import yaml
 
 from handlers.detectors.layouts import Layout
 from handlers.detectors.registry import DetectorError
-from handlers.loading import TORCHSCRIPT
+from handlers.manifest import TORCHSCRIPT
 
 SUFFIXES = (".yaml", ".yml")
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from handlers.manifest import MANIFEST_NAME, ArchiveError, Manifest
+from handlers.manifest import MANIFEST_NAME, TORCHSCRIPT, ArchiveError, Manifest
 
 TORCHSERVE_MANIFEST = "MAR-INF/MANIFEST.json"
 PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib", ".npy")
@@ -104,7 +104,7 @@ def _verify(path: Path, file: BinaryIO, write: Callable[[str], BinaryIO]) -> Man
                         " fetch or build it again"
                     )
             _check_torchserve_manifest(path, manifest, _read(opened, TORCHSERVE_MANIFEST))
-            if manifest.network != "torchscript":
+            if manifest.network != TORCHSCRIPT:
                 _check_safetensors(path, opened, members[manifest.weights])
             return manifest
     except zipfile.BadZipFile as error:

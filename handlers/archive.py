@@ -13,8 +13,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from handlers.loading import TORCHSCRIPT, ModelSource
-from handlers.manifest import MANIFEST_NAME, ArchiveError, Manifest
+from handlers.loading import ModelSource
+from handlers.manifest import MANIFEST_NAME, TORCHSCRIPT, ArchiveError, Manifest
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,7 @@ def _from_whole(
         found, leaf_of_layer = tapped(run, leaf, question.layer, shown.call)
     geometry = question.scene.grid(leaf_of_layer)
     for own in in_chunks(len(places), leaf_of_layer.numel() * len(found)):
-        gradients = [jacobian(each[own], leaf_of_layer)[:, 0] for each in found]
+        gradients = [jacobian(each[own], [leaf_of_layer])[0][:, 0] for each in found]
         yield Piece(
             places[own],
             [DenseGradient(leaf_of_layer.detach()[0], each) for each in gradients],

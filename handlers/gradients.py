@@ -18,7 +18,7 @@ from handlers.cam.gradient import DenseGradient, MapGradient
 from handlers.cam.pooled import PooledGradient
 from handlers.cells import from_cells, shown_of
 from handlers.detectors.base import Cells, RoIs
-from handlers.scene import Piece, Question, Scene, in_chunks, row_gradients
+from handlers.scene import Piece, Question, Scene, in_chunks, products, row_gradients
 from handlers.schema import RequestError
 from handlers.tap import Layer, Tap
 
@@ -128,17 +128,7 @@ def backbone_layer(question: Question, layer: Layer) -> Iterator[Piece]:
 
 def _push(output: Tensor, leaf: Tensor, gradients: Tensor) -> Tensor:
     """From d score_n / d output [n, C, h, w] to d score_n / d leaf [n, C', h', w']."""
-    if not output.requires_grad:  # this map does not depend on the leaf
-        return leaf.new_zeros(len(gradients), *leaf.shape[1:])
-    (found,) = torch.autograd.grad(
-        output,
-        leaf,
-        gradients[:, None].to(output.dtype),
-        is_grads_batched=True,
-        retain_graph=True,
-        allow_unused=True,
-        materialize_grads=True,
-    )
+    (found,) = products(output, [leaf], gradients[:, None].to(output.dtype))
     return found[:, 0].float()  # at precision bf16 the backbone's layers are bfloat16
 
 
@@ -149,7 +139,7 @@ def pyramid(question: Question) -> Iterator[Piece]:
     The gradient with respect to |A| is g sign(A), and it is resized like |A|.
     """
     scene, part = question.scene, question.part
-    activation = torch.cat([coarsest(each.abs(), scene.maps) for each in scene.maps], 1)[0]
+    activation = side_by_side([each.abs() for each in scene.maps])[0]
     channels = [each.shape[1] for each in scene.maps]
     for piece in emitting(question):
         level = int(part.level[piece.places[0]])
@@ -169,3 +159,8 @@ def pyramid(question: Question) -> Iterator[Piece]:
 def coarsest(maps: Tensor, levels: Sequence[Tensor]) -> Tensor:
     """Maps [B, C, h, w] resized to the size of the last of `levels`, bilinear."""
     return F.interpolate(maps, levels[-1].shape[-2:], mode="bilinear", align_corners=False)
+
+
+def side_by_side(maps: Sequence[Tensor]) -> Tensor:
+    """Maps [B, C, h, w] of all levels as the channels of one of the coarsest's size."""
+    return torch.cat([coarsest(each, maps) for each in maps], 1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from handlers.cam.gradient import DenseGradient
 from handlers.detectors.base import AllParts, Cells, Part, Queries
-from handlers.gradients import coarsest
+from handlers.gradients import side_by_side
 from handlers.images import Geometry
 from handlers.scene import Scene, Where
 from handlers.schema import RequestError
@@ -92,13 +92,9 @@ def _on_leaves(scene: Scene, leaves: Sequence[Tensor], gradients: Sequence[Tenso
 
 
 def _on_pyramid(scene: Scene, leaves: Sequence[Tensor], gradients: Sequence[Tensor]) -> list[OnMap]:
-    activation = torch.cat([coarsest(leaf.detach().abs(), leaves) for leaf in leaves], 1)
-    gradient = torch.cat(
-        [
-            coarsest(each * leaf.detach().sign(), leaves)
-            for leaf, each in zip(leaves, gradients, strict=True)
-        ],
-        1,
+    activation = side_by_side([leaf.detach().abs() for leaf in leaves])
+    gradient = side_by_side(
+        [each * leaf.detach().sign() for leaf, each in zip(leaves, gradients, strict=True)]
     )
     return [OnMap(DenseGradient(activation[0], gradient), scene.found.frame)]
 

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from handlers.detectors.layouts import Layout
 from handlers.detectors.registry import DetectorError, build_model, load_weights
 from handlers.detectors.yolo import YOLOLike
+from handlers.manifest import TORCHSCRIPT
 from handlers.model_file import load_model_file, network_of
-
-TORCHSCRIPT = "torchscript"
 
 
 @dataclass(frozen=True)

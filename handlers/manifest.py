@@ -10,6 +10,8 @@ from typing import Any
 
 MANIFEST_NAME = "whybox.json"
 FORMAT_VERSION = 3
+# What `network` says where the weights are TorchScript.
+TORCHSCRIPT = "torchscript"
 
 
 class ArchiveError(ValueError):
@@ -56,7 +58,7 @@ class Manifest:
         """What the archive brings besides Whybox's own code that runs when it is loaded, as text;
         "" for nothing."""
         several = [f"the model file {self.model_file}"] if self.model_file else []
-        if self.network == "torchscript":
+        if self.network == TORCHSCRIPT:
             several.append(f"the TorchScript {self.weights}")
         return " and ".join(several)
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from handlers.cam.gradient import DenseGradient
-from handlers.gradients import coarsest
+from handlers.gradients import side_by_side
 from handlers.layers import PYRAMID
-from handlers.scene import Piece, Question, Where, in_chunks
+from handlers.scene import Piece, Question, Where, in_chunks, jacobian
 from handlers.tap import Tap
 
 
@@ -24,7 +24,9 @@ def pieces(question: Question, where: Where) -> Iterator[list[Piece]]:
     leaves, scalars = _differentiable(question, where)
     maps = [each.detach()[0].float() for each in leaves]
     for own in in_chunks(len(question.part.level), 2 * sum(each.numel() for each in leaves)):
-        found = [_jacobian(each[own], leaves) for each in scalars]
+        found = [
+            [gradient[:, 0].float() for gradient in jacobian(each[own], leaves)] for each in scalars
+        ]
         if where.name == PYRAMID:
             yield [_as_one(question, leaves, own, found)]
             continue
@@ -59,50 +61,13 @@ def _as_one(
 ) -> Piece:
     """On the absolute values of all maps, resized to the coarsest, side by side as channels."""
     maps = [each.detach() for each in leaves]
-    activation = torch.cat([coarsest(each.abs(), maps) for each in maps], 1)[0]
+    activation = side_by_side([each.abs() for each in maps])[0]
     gradients = [
-        torch.cat(
-            [
-                coarsest(gradient * level.sign(), maps)
-                for gradient, level in zip(each, maps, strict=True)
-            ],
-            1,
-        )
+        side_by_side([g * level.sign() for g, level in zip(each, maps, strict=True)])
         for each in found
     ]
     return Piece(
         own,
         [DenseGradient(activation, each) for each in gradients],
         [question.scene.found.frame] * len(own),
-    )
-
-
-def _jacobian(scalars: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
-    """d scalars_n / d leaf for each leaf [1, C, h, w]: [n, C, h, w] each."""
-    if not scalars.requires_grad:
-        return [each.new_zeros(len(scalars), *each.shape[1:]) for each in leaves]
-    eye = torch.eye(len(scalars), device=scalars.device, dtype=scalars.dtype)
-    try:
-        found = _products(scalars, leaves, eye, batched=True)
-    except RuntimeError:
-        # An operation that cannot be batched, such as a kernel of its own; one by one it can, and
-        # another error is met again.
-        rows = [_products(scalars, leaves, each, batched=False) for each in eye]
-        found = [torch.stack(each) for each in zip(*rows, strict=True)]
-    return [each[:, 0].float() for each in found]
-
-
-def _products(
-    scalars: Tensor, leaves: Sequence[Tensor], vectors: Tensor, batched: bool
-) -> list[Tensor]:
-    return list(
-        torch.autograd.grad(
-            scalars,
-            leaves,
-            vectors,
-            is_grads_batched=batched,
-            retain_graph=True,
-            allow_unused=True,
-            materialize_grads=True,
-        )
     )

@@ -104,21 +104,41 @@ def tapped(
     return found, tap.map(found)
 
 
-def jacobian(scalars: Tensor, leaf: Tensor) -> Tensor:
-    """d scalars_n / d leaf: [n, *leaf.shape], in one batched vector-Jacobian product."""
-    if not scalars.requires_grad:
-        return leaf.new_zeros(len(scalars), *leaf.shape)
-    eye = torch.eye(len(scalars), device=scalars.device, dtype=scalars.dtype)
-    (found,) = torch.autograd.grad(
-        scalars,
-        leaf,
-        eye,
-        is_grads_batched=True,
-        retain_graph=True,
-        allow_unused=True,
-        materialize_grads=True,
+def jacobian(scalars: Tensor, leaves: Sequence[Tensor]) -> list[Tensor]:
+    """d scalars_n / d leaf for each leaf: [n, *leaf.shape] each."""
+    return products(
+        scalars, leaves, torch.eye(len(scalars), device=scalars.device, dtype=scalars.dtype)
     )
-    return found
+
+
+def products(output: Tensor, leaves: Sequence[Tensor], vectors: Tensor) -> list[Tensor]:
+    """Vector-Jacobian products of vectors [n, *output.shape] by each leaf: [n, *leaf.shape] each,
+    all at once; zero where `output` does not depend on a leaf."""
+    if not output.requires_grad:
+        return [each.new_zeros(len(vectors), *each.shape) for each in leaves]
+    try:
+        return _products(output, leaves, vectors, batched=True)
+    except RuntimeError:
+        # An operation that cannot be batched, such as a kernel of its own; one by one it can, and
+        # another error is met again.
+        rows = [_products(output, leaves, each, batched=False) for each in vectors]
+        return [torch.stack(each) for each in zip(*rows, strict=True)]
+
+
+def _products(
+    output: Tensor, leaves: Sequence[Tensor], vectors: Tensor, batched: bool
+) -> list[Tensor]:
+    return list(
+        torch.autograd.grad(
+            output,
+            leaves,
+            vectors,
+            is_grads_batched=batched,
+            retain_graph=True,
+            allow_unused=True,
+            materialize_grads=True,
+        )
+    )
 
 
 def in_chunks(number: int, floats: int) -> list[Tensor]:

@@ -43,9 +43,10 @@ class DenseDetector(SuppressingDetector):
     # The heads take all feature maps together.
     together = False
 
-    @abstractmethod
     def head_on(self, maps: Tensor, level: int) -> Heads:
-        """The heads on maps [B, C, h, w] of one level: [B, h * w * A, *] each."""
+        """The heads on maps [B, C, h, w] of one level: [B, h * w * A, *] each. One whose heads run
+        `together` has `heads` and `head_beside` instead."""
+        raise NotImplementedError(f"{type(self).__name__} has no head_on")
 
     def heads(self, maps: Sequence[Tensor]) -> list[Heads]:
         """The heads on all feature maps, level by level."""

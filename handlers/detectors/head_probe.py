@@ -97,13 +97,6 @@ def why_no_gradient(run: RunHead, maps: Sequence[Tensor], scripted: bool) -> dic
     return found
 
 
-def looks_beyond_cell(head: nn.Module | None) -> list[nn.Module]:
-    """The head's convolutions that look beyond their own cell."""
-    every = head.modules() if head is not None else ()
-    modules = [each for each in every if isinstance(each, nn.Conv2d)]
-    return [each for each in modules if each.kernel_size != (1, 1)]
-
-
 @torch.no_grad()
 def windows_agree(
     run: Callable[[Tensor], Mapping[str, Tensor]],

@@ -9,11 +9,9 @@ from torch import nn
 from torchvision.models.detection.image_list import ImageList
 
 from handlers.detectors.base import Candidates, Entries, Features, Limits, Raw
-from handlers.detectors.dense import DenseDetector, Heads, pairs
+from handlers.detectors.dense import DenseDetector, pairs
 from handlers.detectors.selection import strongest
 from handlers.detectors.torchvision_base import TorchvisionDetector, convolutions, reach
-
-__all__ = ["Heads", "OneStageDetector", "pairs"]
 
 
 class OneStageDetector(TorchvisionDetector, DenseDetector):

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torchvision.models.detection import RetinaNet
 
 from handlers.detectors.base import Candidates, Entries, Raw
-from handlers.detectors.one_stage import Heads, OneStageDetector
+from handlers.detectors.dense import Heads
+from handlers.detectors.one_stage import OneStageDetector
 from handlers.detectors.registry import ADAPTERS, class_path
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torchvision.models.detection.ssd import SSD
 
 from handlers.detectors.base import Candidates, Entries, Raw
-from handlers.detectors.one_stage import Heads, OneStageDetector, pairs
+from handlers.detectors.dense import Heads, pairs
+from handlers.detectors.one_stage import OneStageDetector
 from handlers.detectors.registry import ADAPTERS, class_path
 from handlers.detectors.selection import strongest
 from handlers.images import Geometry

@@ -118,7 +118,7 @@ def reach(modules: Iterable[nn.Module]) -> int | None:
 
 def convolutions(modules: Iterable[nn.Module]) -> list[nn.Module]:
     """The convolutions among modules that look beyond their own cell."""
-    found = (leaf for each in modules for leaf in _leaves(each))
+    found = (inner for each in modules for inner in each.modules())
     return [each for each in found if isinstance(each, nn.Conv2d) and each.kernel_size != (1, 1)]
 
 

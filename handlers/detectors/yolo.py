@@ -19,7 +19,6 @@ from handlers.detectors.head_output import (
     logits_of,
 )
 from handlers.detectors.head_probe import (
-    looks_beyond_cell,
     reaches_of,
     why_no_backbone_gradient,
     why_no_gradient,
@@ -30,6 +29,7 @@ from handlers.detectors.letterbox import unmirrored_boxes
 from handlers.detectors.registry import ADAPTERS, DetectorError, class_path
 from handlers.detectors.selection import strongest
 from handlers.detectors.split import SplitNetwork
+from handlers.detectors.torchvision_base import convolutions
 from handlers.tap import undisturbed
 
 # Boxes this many times as large as the canvas are no boxes.
@@ -103,7 +103,7 @@ class YOLODetector(CanvasDetector):
         self.no_gradient = _by_output(self.lost)
         if self.layout.boxes in DECODED or self.lost:
             return
-        heads = self.heads(maps)
+        heads = self._named(groups)
         for level, reach in enumerate(reaches_of(self._groups, maps, groups)):
             own = maps[level]
 
@@ -170,9 +170,13 @@ class YOLODetector(CanvasDetector):
         ]
 
     def heads(self, maps: Sequence[Tensor]) -> list[Heads]:
+        return self._named(self._groups(maps))
+
+    def _named(self, levels: Sequence[Mapping[str, Tensor]]) -> list[Heads]:
+        """The groups' numbers on each level as DenseDetector names them."""
         activated = self.layout.activated
         results: list[Heads] = []
-        for groups in self._groups(maps):
+        for groups in levels:
             heads = {
                 "logits": logits_of(groups["classes"], activated),
                 "regression": groups["boxes"],
@@ -181,9 +185,6 @@ class YOLODetector(CanvasDetector):
                 heads["objectness"] = logits_of(groups["objectness"], activated)
             results.append(heads)
         return results
-
-    def head_on(self, maps: Tensor, level: int) -> Heads:
-        return self.head_beside(maps, level, [maps[:, :0] for _ in self.layout.strides])
 
     def head_beside(self, maps: Tensor, level: int, others: Sequence[Tensor]) -> Heads:
         """A head that takes all maps gets, with a window of one, next to nothing of the others."""
@@ -212,7 +213,7 @@ class YOLODetector(CanvasDetector):
         return self.reaches[level]
 
     def convolutions(self, level: int) -> list[nn.Module]:
-        return looks_beyond_cell(self.split.module)
+        return convolutions([self.split.module] if self.split.module else [])
 
     def entries(self, raw: Raw, candidates: Candidates) -> Entries:
         layout = self.layout
