@@ -19,18 +19,16 @@ from handlers.cam.registry import METHODS
 from handlers.detectors.base import (
     AllParts,
     Detector,
-    Features,
     Found,
     Inputs,
-    Part,
-    Raw,
     to_detections,
 )
 from handlers.detectors.registry import DetectorError, detector_for
-from handlers.gradient_check import check_gradient
+from handlers.evidence.scene import Scene, Where
 from handlers.images import PictureError
 from handlers.layers import (
     BACKBONE,
+    INPUT,
     PYRAMID,
     ROI,
     LayerInfo,
@@ -41,12 +39,13 @@ from handlers.layers import (
 )
 from handlers.loading import load_model
 from handlers.manifest import ArchiveError, Manifest
+from handlers.method_check import check_method, without_layer
+from handlers.network import Network, batch_of
 from handlers.outcome import Chosen, Verdicts
 from handlers.picture import Subject, explain_picture, reads_whole_picture
 from handlers.precision import PRECISIONS, device_named, exact_convolutions
-from handlers.scene import Scene, Where
 from handlers.schema import EMITTING, Detections, ExplainRequest, Explanation, RequestError
-from handlers.tap import Layer, NonFiniteError, all_finite, check_weights, finite, undisturbed
+from handlers.tap import Layer, NonFiniteError, check_weights, undisturbed
 from handlers.targets.regions import keypoint_place
 from handlers.targets.registry import CallableTarget, find_target, targets_for
 
@@ -82,6 +81,7 @@ class Explainer:
         self.detector = detector
         self.categories = tuple(categories)
         self.precision = precision
+        self.network = Network(detector, precision)
         self.manifest = manifest
         given = manifest.defaults if manifest else {}
         self.defaults = ExplainRequest.from_fields({**detector.defaults, **given})
@@ -197,8 +197,8 @@ class Explainer:
         ):
             if got not in allowed:
                 raise RequestError(name, got, ", ".join(str(each) for each in allowed if each))
-        layers = [self._where(layer, request.target) for layer in request.layers]
-        check_gradient(self.detector, request, layers)
+        layers = self._places(request)
+        check_method(self.detector, request, layers)
         for layer, where in zip(request.layers, layers, strict=True):
             pooled = self.detector.parts()[self._part_name(request.target)].pooled
             own = where.name == ROI or (pooled and where.head)
@@ -216,6 +216,11 @@ class Explainer:
         found = find_target(target) if isinstance(target, str) else None
         needs = found[0].needs if found else ("boxes", "scores")
         return next(name for name, kind in parts.items() if set(needs) <= set(kind.outputs))
+
+    def _places(self, request: ExplainRequest) -> list[Where]:
+        if without_layer(request.method) and request.layers == (EMITTING,):
+            return [Where(INPUT)]
+        return [self._where(layer, request.target) for layer in request.layers]
 
     def _where(self, layer: str, target: str | CallableTarget) -> Where:
         if layer == ROI and not self.detector.parts()[self._part_name(target)].pooled:
@@ -256,7 +261,7 @@ class Explainer:
         """
         request = request or self.defaults
         self.check(request)
-        layers = [self._where(layer, request.target) for layer in request.layers]
+        layers = self._places(request)
         explained: list[list[Explanation]] = [[] for _ in pictures]
         with undisturbed(self.detector.model):
             for place, found in self._found(pictures, batch_size):
@@ -274,9 +279,8 @@ class Explainer:
         for group in groups.values():
             for start in range(0, len(group), batch_size):
                 places = group[start : start + batch_size]
-                yield from zip(
-                    places, self._run([prepared[place] for place in places]), strict=True
-                )
+                batch = batch_of([prepared[place] for place in places])
+                yield from zip(places, self.network.find(batch), strict=True)
 
     def _prepare(self, picture: Tensor) -> Inputs:
         if picture.dtype != torch.uint8 or picture.dim() != 3 or picture.shape[0] != 3:
@@ -286,51 +290,6 @@ class Explainer:
             )
         with torch.no_grad():
             return self.detector.prepare(picture)
-
-    @torch.no_grad()
-    def _run(self, batch: list[Inputs]) -> list[Found]:
-        inputs = replace(
-            batch[0],
-            tensors=torch.cat([each.tensors for each in batch]),
-            sizes=[size for each in batch for size in each.sizes],
-            geometries=[geometry for each in batch for geometry in each.geometries],
-        )
-        features = self._features(inputs)
-        with exact_convolutions():
-            try:
-                candidates = self.detector.propose(features)
-                raw = self.detector.score(features, candidates)
-                self._check_finite(features, raw)
-            except NonFiniteError:
-                self._name_non_finite(inputs)
-                raise
-            kept = self.detector.select(features, candidates, raw)
-        return [
-            Found(features.of(picture), *each)
-            for picture, each in enumerate(zip(candidates, raw, kept, strict=True))
-        ]
-
-    def _features(self, inputs: Inputs) -> Features:
-        device = inputs.tensors.device.type
-        enabled = self.precision == "bf16"
-        with exact_convolutions(), torch.autocast(device, torch.bfloat16, enabled=enabled):
-            features = self.detector.features(inputs)
-        return replace(features, maps={name: each.float() for name, each in features.maps.items()})
-
-    def _check_finite(self, features: Features, raw: list[Raw]) -> None:
-        outputs = [tensor for each in raw for tensor in (each.logits, each.scores, each.boxes)]
-        if not all_finite([*features.maps.values(), *outputs]):
-            raise NonFiniteError("a feature map, box or score is not finite (NaN or infinity)")
-
-    def _name_non_finite(self, inputs: Inputs, part: Part | AllParts | None = None) -> None:
-        """Raises NonFiniteError for the first weight or activation that is not finite, if any."""
-        check_weights(self.detector.model)
-        with torch.no_grad(), finite(self.detector.model):
-            features = self._features(inputs)
-            if part is None:
-                self.detector.score(features, self.detector.propose(features))
-            else:
-                part.outputs([*features.maps.values()])
 
     def _explain_one(
         self, found: Found, request: ExplainRequest, layers: Sequence[Where]
@@ -348,13 +307,12 @@ class Explainer:
         parts = [self.detector.part(name, found, rows) for name in names]
         part = parts[0] if len(parts) == 1 else AllParts(parts)
         subject = Subject(chosen, part, places.to(rows.labels.device))
-        inputs = found.features.inputs
-        scene = Scene(self.detector, found, lambda: [*self._features(inputs).maps.values()])
+        scene = Scene(self.network, found)
         with exact_convolutions():
             try:
                 return explain_picture(scene, subject, request, layers, self.categories)
             except NonFiniteError as error:
-                self._name_non_finite(inputs, part)
+                self.network.name_non_finite(found.features.inputs, part)
                 if isinstance(request.target, str):
                     raise
                 raise RequestError("target", request.target_name, f"finite: {error}") from error

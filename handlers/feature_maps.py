@@ -26,6 +26,7 @@ from handlers.detectors.base import Found, Inputs, to_detections
 from handlers.explainer import Explainer
 from handlers.images import Geometry
 from handlers.layers import BACKBONE, PYRAMID, near
+from handlers.network import check_finite
 from handlers.precision import exact_convolutions
 from handlers.schema import Detections, RequestError
 from handlers.tap import NonFiniteError, all_finite, undisturbed
@@ -229,17 +230,17 @@ def _run(explainer: Explainer, inputs: Inputs, watches: Sequence[_Watch]) -> Fou
 
     detector = explainer.detector
     try:
-        features = explainer._features(inputs)
+        features = explainer.network.features(inputs)
         done()
         with exact_convolutions():
             candidates = detector.propose(features)
             done()
             raw = detector.score(features, candidates)
             done()
-            explainer._check_finite(features, raw)
+            check_finite(features, raw)
             kept = detector.select(features, candidates, raw)
     except NonFiniteError:
-        explainer._name_non_finite(inputs)
+        explainer.network.name_non_finite(inputs)
         raise
     return Found(features, candidates[0], raw[0], kept[0])
 

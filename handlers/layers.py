@@ -17,6 +17,8 @@ from handlers.targets.registry import TARGETS, targets_for
 
 ROI = "roi"
 PYRAMID = "pyramid"
+# What methods without a layer say theirs is: the pixels of the network input.
+INPUT = "input"
 BACKBONE = "backbone"
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from handlers import gradients, joint, queries
-from handlers.cam.registry import Method
+from handlers.cam.registry import METHODS, Evidence, Method, evidence_of
 from handlers.detectors.base import AllParts, Part, Queries
+from handlers.evidence import gradients, joint, queries
+from handlers.evidence.scene import Piece, Question, Scene, Where
 from handlers.images import Geometry
 from handlers.layers import PYRAMID, ROI
-from handlers.scene import Piece, Question, Scene, Where
-from handlers.schema import EMITTING
+from handlers.schema import EMITTING, ExplainRequest
 from handlers.tap import NonFiniteError, all_finite
 
 
@@ -33,27 +33,32 @@ class Heat:
     gradient: Tensor | None = None
 
 
-def heatmaps(question: Question, where: Where, method: Method, keep: bool) -> list[Heat]:
-    """A map for each box, in their order; of several scalars the elementwise maximum."""
+# Pieces of the same detections, one on each map that they have evidence on.
+Groups = Iterator[list[Piece]]
+
+
+def heatmaps(question: Question, where: Where, request: ExplainRequest) -> list[Heat]:
+    """A map for each explanation, in their order; of several scalars the elementwise maximum."""
+    method = METHODS.get(request.method)
+    assert method is not None  # Explainer.check has seen it
     found: dict[int, Heat] = {}
-    for group in _groups(question, where):
-        piece = max(group, key=lambda each: each.gradients[0].activation[0].numel())
+    for group in GATHER[evidence_of(request.method)](question, where, request):
         with torch.no_grad():
-            maps = torch.stack(_added_up(group, piece, method)).amax(0)
+            scalars, finest = _added_up(group, method)
+            maps = torch.stack(scalars).amax(0)
         _check(maps)
-        for row, place in enumerate(piece.places.tolist()):
+        for row, place in enumerate(finest.places.tolist()):
             raw: tuple[Tensor | None, Tensor | None] = (None, None)
-            if keep:
+            if request.save_raw:
                 here = torch.tensor([row], device=maps.device)
-                gradient = piece.gradients[0]
+                gradient = finest.evidence[0]
                 raw = (gradient.activation.cpu(), gradient.dense(here)[0].cpu())
             heat = maps[row].clamp(min=0).cpu()
-            found[place] = Heat(place, heat, piece.geometries[row], *raw)
+            found[place] = Heat(place, heat, finest.geometries[row], *raw)
     return [found[place] for place in sorted(found)]
 
 
-def _groups(question: Question, where: Where) -> Iterator[list[Piece]]:
-    """Pieces of the same detections, one on each map that they have gradients on."""
+def _of_gradients(question: Question, where: Where, request: ExplainRequest) -> Groups:
     if isinstance(question.part, Queries):
         yield from queries.pieces(question, where)
         return
@@ -61,22 +66,31 @@ def _groups(question: Question, where: Where) -> Iterator[list[Piece]]:
         yield [piece]
 
 
-def _added_up(group: Sequence[Piece], finest: Piece, method: Method) -> list[Tensor]:
-    """For each scalar the maps [n, h, w] of a group, added up on the grid of its finest piece."""
-    totals = [method(each) for each in finest.gradients]
-    height, width = finest.gradients[0].activation.shape[-2:]
-    for piece in group:
+GATHER: Mapping[Evidence, Callable[[Question, Where, ExplainRequest], Groups]] = {
+    Evidence.GRADIENT: _of_gradients,
+    Evidence.ACTIVATION: _of_gradients,
+}
+
+
+def _added_up(group: Sequence[Piece], method: Method) -> tuple[list[Tensor], Piece]:
+    """For each scalar the maps [n, h, w] of a group, added up on the grid of its finest piece, and
+    that piece."""
+    several = [[method(each) for each in piece.evidence] for piece in group]
+    place = max(range(len(group)), key=lambda each: several[each][0][0].numel())
+    finest, totals = group[place], several[place]
+    height, width = totals[0].shape[-2:]
+    for piece, maps in zip(group, several, strict=True):
         if piece is finest:
             continue
-        for place, gradient in enumerate(piece.gradients):
+        for scalar, each in enumerate(maps):
             resized = [
                 geometry.onto(heatmap, other, height, width)
                 for heatmap, geometry, other in zip(
-                    method(gradient).cpu(), piece.geometries, finest.geometries, strict=True
+                    each.cpu(), piece.geometries, finest.geometries, strict=True
                 )
             ]
-            totals[place] = totals[place] + torch.stack(resized).to(totals[place].device)
-    return totals
+            totals[scalar] = totals[scalar] + torch.stack(resized).to(totals[scalar].device)
+    return totals, finest
 
 
 def _pieces(question: Question, where: Where) -> Iterator[Piece]:
@@ -96,11 +110,12 @@ def joint_heatmaps(
     part: Part | AllParts,
     scalars: joint.JointScalars,
     where: Where,
-    method: Method,
-    keep: bool,
+    request: ExplainRequest,
 ) -> list[Heat]:
-    """A map for each explanation that `scalars` gives. What reaches several feature maps is added
-    up on the finest of them."""
+    """A map for each explanation that `scalars` gives, of methods that look at a gradient. What
+    reaches several feature maps is added up on the finest of them."""
+    method = METHODS.get(request.method)
+    assert method is not None  # Explainer.check has seen it
     results = joint.joint(scene, part, scalars, where)
     heats = []
     for place, explanation in enumerate(results):
@@ -114,7 +129,7 @@ def joint_heatmaps(
             ]
         _check(*maps)
         raw: tuple[Tensor | None, Tensor | None] = (None, None)
-        if keep:
+        if request.save_raw:
             gradient = finest.gradient
             raw = (gradient.activation.cpu(), gradient.gradient[0].cpu())
         heat = torch.stack(maps).amax(0).clamp(min=0)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from handlers.cam.registry import METHODS
+from handlers.cam.registry import Evidence, evidence_of
 from handlers.detectors.base import AllParts, Part
+from handlers.evidence.scene import Question, Scene, Where
 from handlers.maps import Heat, fused, heatmaps, joint_heatmaps
 from handlers.outcome import Chosen
-from handlers.scene import Question, Scene, Where
 from handlers.schema import ExplainRequest, Explanation, RequestError
 from handlers.tap import NonFiniteError, all_finite
 from handlers.targets.registry import Outputs, find_target
@@ -61,8 +62,6 @@ def explain_picture(
 
 
 def _heats(scene: Scene, subject: Subject, request: ExplainRequest, where: Where) -> list[Heat]:
-    method = METHODS.get(request.method)
-    assert method is not None  # Explainer.check has seen it
     found = find_target(request.target) if isinstance(request.target, str) else None
     if found is not None and not found[0].joint and not request.sum_boxes:
         target, argument = found
@@ -70,14 +69,23 @@ def _heats(scene: Scene, subject: Subject, request: ExplainRequest, where: Where
         def scalars(outputs: Outputs) -> list[Tensor]:
             return _finite(target.scalars(outputs, argument))
 
-        assert not isinstance(subject.part, AllParts)  # those are for callables
-        return heatmaps(Question(scene, subject.part, scalars), where, method, request.save_raw)
+        question = Question(scene, subject.part, scalars, subject.chosen.entries, where.module)
+        return heatmaps(question, where, request)
 
     def joint_scalars(outputs: Outputs) -> list[list[Tensor]]:
         explained = _joint_scalars(outputs, scene, subject, request)
         return [_finite(values) for values in explained]
 
-    return joint_heatmaps(scene, subject.part, joint_scalars, where, method, request.save_raw)
+    if evidence_of(request.method) in (Evidence.GRADIENT, Evidence.ACTIVATION):
+        return joint_heatmaps(scene, subject.part, joint_scalars, where, request)
+
+    def rows(outputs: Outputs) -> list[Tensor]:
+        explained = zip(*joint_scalars(outputs), strict=True)
+        return [torch.stack([each.reshape(()) for each in scalar]) for scalar in explained]
+
+    entries = subject.chosen.entries
+    question = Question(scene, subject.part, rows, entries, where.module, joint=True)
+    return heatmaps(question, where, request)
 
 
 def _finite(values: list[Tensor]) -> list[Tensor]:

@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 # The layer that is explained unless another is named: the feature map that emitted the box.
 EMITTING = "emitting"
+# How AblationCAM removes channels.
+ABLATIONS = ("fixed", "tutorial")
 # Fields of a request that may be null.
-NULLABLE = ("layer", "category", "box", "score_threshold", "max_detections")
+NULLABLE = ("layer", "category", "box", "score_threshold", "max_detections", "masks")
 
 
 class RequestError(ValueError):
@@ -60,6 +62,16 @@ class ExplainRequest:
         they score; 0 for none.
     sum_boxes: one explanation for all chosen boxes together: of the sum of their targets.
     save_raw: keep activation and gradient in each explanation (large).
+    normalize_in_box: pictures show each map inside its box alone, from its least value there (0) to
+        its largest (1); where boxes overlap the larger value. The map itself stays as it is.
+    ablation: how AblationCAM removes a channel: "fixed" sets it to zero and scores the same
+        candidate; "tutorial" is what pytorch-grad-cam's tutorial on Faster R-CNN does.
+    channels: the share of the channels that AblationCAM removes, above 0 to 1, by the tutorial's
+        rule: those with the most and those with the least of their activation where EigenCAM shows
+        anything; the others weigh nothing. 1 for all.
+    masks: how many masked pictures D-RISE and D-CLOSE look at, 1 to 100000; None for what each
+        method's paper has.
+    seed: what their random masks are drawn from, 0 to 2^63 - 1.
     """
 
     method: str = "odam"
@@ -73,6 +85,11 @@ class ExplainRequest:
     candidates: int = 0
     sum_boxes: bool = False
     save_raw: bool = False
+    normalize_in_box: bool = False
+    ablation: str = "fixed"
+    channels: float = 1.0
+    masks: int | None = None
+    seed: int = 0
 
     def __post_init__(self) -> None:
         threshold, most = self.score_threshold, self.max_detections
@@ -88,6 +105,14 @@ class ExplainRequest:
             _check_box(self.box)
             if self.candidates:  # a box is a candidate already
                 raise RequestError("candidates", self.candidates, "0 where a box is named")
+        if self.ablation not in ABLATIONS:
+            raise RequestError("ablation", self.ablation, ", ".join(ABLATIONS))
+        if not isinstance(self.channels, (int, float)) or not 0 < self.channels <= 1:
+            raise RequestError("channels", self.channels, CHANNELS)
+        if self.masks is not None and not _whole(self.masks, 1, 100_000):
+            raise RequestError("masks", self.masks, MASKS)
+        if not _whole(self.seed, 0, 2**63 - 1):
+            raise RequestError("seed", self.seed, SEED)
         if self.fuse and self.save_raw:
             raise RequestError("save_raw", True, "false with fuse: fused maps have no gradient")
         for name in ("method", "layer", "category"):
@@ -136,7 +161,13 @@ def _parse_field(name: str, value: Any) -> Any:
         return _number(name, value, int, "an integer from 1 to 10000")
     if name == "candidates":
         return _number(name, value, int, "an integer from 0 to 10000")
-    if name in ("fuse", "sum_boxes", "save_raw"):
+    if name == "channels":
+        return _number(name, value, float, CHANNELS)
+    if name == "masks":
+        return _number(name, value, int, MASKS)
+    if name == "seed":
+        return _number(name, value, int, SEED)
+    if name in ("fuse", "sum_boxes", "save_raw", "normalize_in_box"):
         return _truth(name, value)
     if name == "box":
         return _parse_box(value)
@@ -145,6 +176,9 @@ def _parse_field(name: str, value: Any) -> Any:
     return value
 
 
+CHANNELS = "a number above 0, at most 1"
+MASKS = "an integer from 1 to 100000"
+SEED = "an integer from 0 to 9223372036854775807"
 BOX = "four numbers x1, y1, x2, y2 in picture pixels, with x1 < x2 and y1 < y2"
 
 
@@ -161,6 +195,10 @@ def _check_box(box: object) -> None:
     x1, y1, x2, y2 = box
     if not (x2 - x1 >= 1e-3 and y2 - y1 >= 1e-3):  # float32 tells these apart
         raise RequestError("box", box, BOX)
+
+
+def _whole(value: object, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 def _truth(name: str, value: Any) -> bool:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from handlers.cam.gradient import MapGradient
-from handlers.cam.registry import METHODS, without_gradient
+from handlers.cam.registry import METHODS, Evidence, looks_at
 
 
 @METHODS.register("eigencam")
-@without_gradient
+@looks_at(Evidence.ACTIVATION)
 def eigencam(gradient: MapGradient) -> Tensor:
     """EigenCAM: the first principal component of A. It knows neither class nor box: all detections
     that a map emitted share one picture."""

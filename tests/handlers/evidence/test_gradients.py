@@ -5,7 +5,7 @@ import torch
 
 import handlers.detectors.faster_rcnn
 import handlers.detectors.one_stage
-from handlers import scene
+from handlers.evidence import scene
 from handlers.explainer import Explainer
 from handlers.schema import ExplainRequest, Explanation
 from tests.conftest import CATEGORIES, random_picture, small_model

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from handlers.cam.gradient import DenseGradient
-from handlers.gradients import side_by_side
+from handlers.evidence.gradients import side_by_side
+from handlers.evidence.scene import Piece, Question, Where, in_chunks, jacobian
 from handlers.layers import PYRAMID
-from handlers.scene import Piece, Question, Where, in_chunks, jacobian
 from handlers.tap import Tap
 
 

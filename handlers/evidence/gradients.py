@@ -16,9 +16,9 @@ from torch import Tensor
 
 from handlers.cam.gradient import DenseGradient, MapGradient
 from handlers.cam.pooled import PooledGradient
-from handlers.cells import from_cells, shown_of
 from handlers.detectors.base import Cells, RoIs
-from handlers.scene import Piece, Question, Scene, in_chunks, products, row_gradients
+from handlers.evidence.cells import from_cells, shown_of
+from handlers.evidence.scene import Piece, Question, Scene, in_chunks, products, row_gradients
 from handlers.schema import RequestError
 from handlers.tap import Layer, Tap
 
@@ -118,7 +118,7 @@ def backbone_layer(question: Question, layer: Layer) -> Iterator[Piece]:
     for piece in emitting(question):
         level = int(part.level[piece.places[0]])
         for own in in_chunks(len(piece.places), 4 * largest):
-            pushed = [_push(maps[level], leaf, gradient.dense(own)) for gradient in piece.gradients]
+            pushed = [_push(maps[level], leaf, gradient.dense(own)) for gradient in piece.evidence]
             yield Piece(
                 piece.places[own],
                 [DenseGradient(leaf.detach()[0].float(), each) for each in pushed],
@@ -146,7 +146,7 @@ def pyramid(question: Question) -> Iterator[Piece]:
         sign = scene.maps[level].sign()
         for own in in_chunks(len(piece.places), 2 * scene.maps[level].numel() + activation.numel()):
             gradients: list[MapGradient] = []
-            for each in piece.gradients:
+            for each in piece.evidence:
                 gradient = activation.new_zeros(len(own), *activation.shape)
                 first = sum(channels[:level])
                 gradient[:, first : first + channels[level]] = coarsest(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from handlers.cam.gradient import WINDOW_BUDGET, MapGradient
-from handlers.detectors.base import Detector, Found, Part
+from handlers.cam.gradient import WINDOW_BUDGET
+from handlers.detectors.base import AllParts, Detector, Entries, Found, Part
 from handlers.images import Geometry
+from handlers.network import Network, with_pixels
 from handlers.tap import Layer, Tap
 from handlers.targets.registry import Outputs
 
@@ -19,14 +21,15 @@ Scalars = Callable[[Outputs], Sequence[Tensor]]
 
 @dataclass(frozen=True)
 class Piece:
-    """Detections whose gradients lie on one activation.
+    """Detections whose evidence lies on one grid.
 
-    places: int64 [n], which detections. gradients: for each scalar of the target that of all n.
-    geometries: for each detection, where the activation's grid lies on the picture.
+    places: int64 [n], which detections. evidence: for each scalar of the target that of all n, as
+    the method takes it (`handlers.cam.registry.Evidence`).
+    geometries: for each detection, where the grid lies on the picture.
     """
 
     places: Tensor
-    gradients: list[MapGradient]
+    evidence: Sequence[Any]
     geometries: list[Geometry]
 
 
@@ -42,17 +45,38 @@ class Where:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture as its detector saw it. rerun: computes its feature maps [1, C, h, w] once more,
-    differentiable."""
+    """One picture as its detector saw it."""
 
-    detector: Detector
+    network: Network
     found: Found
-    rerun: Callable[[], list[Tensor]]
+
+    @property
+    def detector(self) -> Detector:
+        """The detector."""
+        return self.network.detector
+
+    @property
+    def pixels(self) -> Tensor:
+        """The network input [1, 3, h, w]."""
+        return self.found.features.inputs.tensors
 
     @property
     def maps(self) -> list[Tensor]:
         """The feature maps, finest first, [1, C, h, w] each."""
         return self.found.maps
+
+    def rerun(self) -> list[Tensor]:
+        """The feature maps [1, C, h, w] once more, differentiable."""
+        return self.maps_of(self.pixels)
+
+    def maps_of(self, pixels: Tensor) -> list[Tensor]:
+        """The feature maps [B, C, h, w] of other pixels [B, 3, h, w] of the network input."""
+        inputs = with_pixels(self.found.features.inputs, pixels)
+        return [*self.network.features(inputs).maps.values()]
+
+    def found_in(self, pixels: Tensor) -> list[Found]:
+        """What is found where the network input has other pixels [B, 3, h, w]."""
+        return self.network.find(with_pixels(self.found.features.inputs, pixels))
 
     def grid(self, activation: Tensor) -> Geometry:
         """The geometry of an activation [..., h, w] of the whole picture."""
@@ -62,13 +86,19 @@ class Scene:
 
 @dataclass(frozen=True)
 class Question:
-    """What is differentiated: `scalars` of a part's outputs. layer: with respect to a module's
-    output, None for what the part reads."""
+    """What is asked of a picture: how `scalars` of a part's outputs come about.
+
+    scalars: each [N], of N explanations. chosen: the boxes that are explained.
+    layer: the module whose output is looked at, None for what the part reads.
+    joint: an explanation may depend on several boxes, so that there need not be one for each.
+    """
 
     scene: Scene
-    part: Part
+    part: Part | AllParts
     scalars: Scalars
+    chosen: Entries
     layer: Layer | None = None
+    joint: bool = False
 
 
 @torch.enable_grad()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from handlers.cam.gradient import DenseGradient, LocalGradient
 from handlers.detectors.base import Cells
-from handlers.scene import Piece, Question, in_chunks, jacobian, row_gradients, tapped
+from handlers.evidence.scene import Piece, Question, in_chunks, jacobian, row_gradients, tapped
 from handlers.tap import Tap, masked
 from handlers.targets.registry import Outputs
 

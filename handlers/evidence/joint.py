@@ -11,9 +11,9 @@ from torch import Tensor
 
 from handlers.cam.gradient import DenseGradient
 from handlers.detectors.base import AllParts, Cells, Part, Queries
-from handlers.gradients import side_by_side
+from handlers.evidence.gradients import side_by_side
+from handlers.evidence.scene import Scene, Where
 from handlers.images import Geometry
-from handlers.scene import Scene, Where
 from handlers.schema import RequestError
 from handlers.tap import Layer, Tap
 from handlers.targets.registry import Outputs

@@ -1,0 +1,1 @@
+"""What a method looks at, gathered from a detector: gradients, ablations, masked pictures."""

@@ -1,0 +1,90 @@
+"""A detector as it runs here: at a precision, and with an eye on what is not finite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from handlers.detectors.base import AllParts, Detector, Features, Found, Inputs, Part, Raw
+from handlers.precision import exact_convolutions
+from handlers.tap import NonFiniteError, all_finite, check_weights, finite
+
+
+@dataclass(frozen=True)
+class Network:
+    """The four verbs of a detector, one after the other. precision: "fp32" or "bf16"."""
+
+    detector: Detector
+    precision: str = "fp32"
+
+    def features(self, inputs: Inputs) -> Features:
+        """The feature maps in float32, differentiable where gradients are enabled."""
+        device = inputs.tensors.device.type
+        enabled = self.precision == "bf16"
+        with exact_convolutions(), torch.autocast(device, torch.bfloat16, enabled=enabled):
+            features = self.detector.features(inputs)
+        return replace(features, maps={name: each.float() for name, each in features.maps.items()})
+
+    @torch.no_grad()
+    def find(self, inputs: Inputs) -> list[Found]:
+        """What is found on each picture of a batch. Raises NonFiniteError, with the first layer
+        whose output is not finite."""
+        try:
+            return self.find_in(self.features(inputs))
+        except NonFiniteError:
+            self.name_non_finite(inputs)
+            raise
+
+    @torch.no_grad()
+    def find_in(self, features: Features) -> list[Found]:
+        """The same from feature maps, which may have been changed."""
+        with exact_convolutions():
+            candidates = self.detector.propose(features)
+            raw = self.detector.score(features, candidates)
+            check_finite(features, raw)
+            kept = self.detector.select(features, candidates, raw)
+        return [
+            Found(features.of(picture), *each)
+            for picture, each in enumerate(zip(candidates, raw, kept, strict=True))
+        ]
+
+    def name_non_finite(self, inputs: Inputs, part: Part | AllParts | None = None) -> None:
+        """Raises NonFiniteError for the first weight or activation that is not finite, if any."""
+        check_weights(self.detector.model)
+        with torch.no_grad(), finite(self.detector.model):
+            features = self.features(inputs)
+            if part is None:
+                self.detector.score(features, self.detector.propose(features))
+            else:
+                part.outputs([*features.maps.values()])
+
+
+def check_finite(features: Features, raw: Sequence[Raw]) -> None:
+    """Raises NonFiniteError if a feature map, score or box is NaN or infinite."""
+    outputs = [tensor for each in raw for tensor in (each.logits, each.scores, each.boxes)]
+    if not all_finite([*features.maps.values(), *outputs]):
+        raise NonFiniteError("a feature map, box or score is not finite (NaN or infinity)")
+
+
+def batch_of(inputs: Sequence[Inputs]) -> Inputs:
+    """Inputs of one padded size as one batch."""
+    return replace(
+        inputs[0],
+        tensors=torch.cat([each.tensors for each in inputs]),
+        sizes=[size for each in inputs for size in each.sizes],
+        geometries=[geometry for each in inputs for geometry in each.geometries],
+    )
+
+
+def with_pixels(inputs: Inputs, tensors: Tensor) -> Inputs:
+    """The inputs of one picture with other pixels: tensors [B, 3, h, w], a batch of B."""
+    number = len(tensors)
+    return replace(
+        inputs,
+        tensors=tensors,
+        sizes=inputs.sizes * number,
+        geometries=inputs.geometries * number,
+    )
