@@ -22,13 +22,18 @@ def gradcam_plus_plus(gradient: MapGradient) -> Tensor:
     pyramid maps are signed and would let the denominator pass through zero, so sum(A) is taken over
     ReLU(A): the same on the maps of the paper, and at least 2 wherever ReLU(g) > 0.
     """
+    return gradient.weighted(gradcam_plus_plus_weights(gradient))
+
+
+def gradcam_plus_plus_weights(gradient: MapGradient) -> Tensor:
+    """The weights [N, C] of Grad-CAM++."""
     total = gradient.activation.relu().sum((-2, -1))[:, None, None]
 
     def weight(_: Tensor, g: Tensor) -> Tensor:
         positive = g.relu()
         return positive / (2 + total * positive)
 
-    return gradient.weighted(gradient.channel_sums(weight))
+    return gradient.channel_sums(weight)
 
 
 @METHODS.register("xgradcam")

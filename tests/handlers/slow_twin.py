@@ -86,12 +86,35 @@ def _gradcam(activation: Tensor, g: Tensor) -> Tensor:
     return _weighted(g.mean((1, 2)), activation)
 
 
-def _gradcam_plus_plus(activation: Tensor, g: Tensor) -> Tensor:
+def _gradcam_plus_plus_weights(activation: Tensor, g: Tensor) -> Tensor:
     total = activation.relu().sum((1, 2), keepdim=True).double()
     g = g.double()
     alpha = g**2 / (2 * g**2 + total * g**3)
-    weights = torch.where(g > 0, alpha * g, 0.0).sum((1, 2))
-    return _weighted(weights.float(), activation)
+    return torch.where(g > 0, alpha * g, 0.0).sum((1, 2)).float()
+
+
+def _ssgradcam(weights: Tensor, activation: Tensor, g: Tensor) -> Tensor:
+    """Channel by channel, as the paper defines the space map."""
+    total = torch.zeros(activation.shape[1:])
+    for weight, values, own in zip(weights, activation, g, strict=True):
+        if own.abs().max() > 0:
+            total += weight * values * own.abs() / own.abs().max()
+    return total
+
+
+def _gcame(activation: Tensor, g: Tensor) -> Tensor:
+    height, width = activation.shape[1:]
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    total = torch.zeros(height, width)
+    for values, own in zip(activation, g, strict=True):
+        strength = own.abs()
+        if strength.sum() > 0:
+            peak = torch.nonzero(strength >= 0.999 * strength.max()).float().mean(0)
+            top, left = peak.tolist()
+            away = (y - top) ** 2 + (x - left) ** 2
+            variance = max(0.25, float((strength * away).sum() / strength.sum() / 2))
+            total += own.mean() * values * torch.exp(-away / (2 * variance))
+    return total * (g != 0).any(0)
 
 
 def _xgradcam(activation: Tensor, g: Tensor) -> Tensor:
@@ -111,7 +134,14 @@ def _principal(values: Tensor) -> Tensor:
 
 FORMULAS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "gradcam": _gradcam,
-    "gradcam++": _gradcam_plus_plus,
+    "gradcam++": lambda activation, g: _weighted(
+        _gradcam_plus_plus_weights(activation, g), activation
+    ),
+    "ssgradcam": lambda activation, g: _ssgradcam(g.mean((1, 2)), activation, g),
+    "ssgradcam++": lambda activation, g: _ssgradcam(
+        _gradcam_plus_plus_weights(activation, g), activation, g
+    ),
+    "gcame": _gcame,
     "xgradcam": _xgradcam,
     "hirescam": lambda activation, g: (g * activation).sum(0),
     "odam": lambda activation, g: (g * activation).sum(0),

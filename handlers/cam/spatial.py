@@ -1,0 +1,87 @@
+"""Methods that weigh whole channels, and then each channel's cells by where its gradient is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from handlers.cam.gradient import MapGradient, Window
+from handlers.cam.registry import METHODS
+from handlers.cam.weighting import gradcam_plus_plus_weights
+
+# Of a gradient that is a single cell the spread is nothing; a Gaussian needs some.
+LEAST_SPREAD = 0.5
+# Cells count as the peak within this share of it: pooling spreads one gradient evenly over several.
+PEAK = 0.999
+
+
+@METHODS.register("ssgradcam")
+def ssgradcam(gradient: MapGradient) -> Tensor:
+    """SSGrad-CAM (Yamauchi and Ishikawa, ICIP 2022): sum_k mean(g_k) A_k S_k with the space map
+    S_k = |g_k| / max |g_k|, each channel's own. A channel without a gradient weighs nothing."""
+    return _with_space_maps(gradient, gradient.mean())
+
+
+@METHODS.register("ssgradcam++")
+def ssgradcam_plus_plus(gradient: MapGradient) -> Tensor:
+    """SSGrad-CAM++ (Yamauchi, CVPR workshops 2024): the weights of Grad-CAM++, and the space maps
+    of SSGrad-CAM.
+
+    The paper takes its "weighted combination of the gradient map" from Grad-CAM++; taken here is
+    this project's `gradcam++`, with its denominator for signed maps.
+    """
+    return _with_space_maps(gradient, gradcam_plus_plus_weights(gradient))
+
+
+def _with_space_maps(gradient: MapGradient, weights: Tensor) -> Tensor:
+    """sum_k w_k A_k S_k with weights [N, C]: maps [N, h, w]."""
+    _, height, width = gradient.activation.shape
+    maps = gradient.gradient.new_zeros(len(gradient), height * width)
+    for window in gradient.windows():
+        strength = window.gradient.abs()
+        scale = weights[window.index] / _or_one(strength.amax((-2, -1)))
+        values = torch.einsum("nc,ncab,ncab->nab", scale, window.activation, strength)
+        window.add_to(maps, values.flatten(1))
+    return maps.view(-1, height, width)
+
+
+@METHODS.register("gcame")
+def gcame(gradient: MapGradient) -> Tensor:
+    """G-CAME (Nguyen et al. 2023, arXiv 2306.03400): sum_k mean(g_k) Gauss_k A_k, where Gauss_k is
+    a Gaussian of height 1 around the cell in which |g_k| is largest (the middle of such cells).
+
+    The paper sets its width by the logarithm of the gradient, which changes with the unit of the
+    score. Taken here is the spread of |g_k| itself, the root mean square of its distance from the
+    peak along one axis, in cells, at least 0.5. Cells on which the score does not depend (no
+    channel has a gradient there) are left out.
+    """
+    _, height, width = gradient.activation.shape
+    weights = gradient.mean()
+    maps = gradient.gradient.new_zeros(len(gradient), height * width)
+    for window in gradient.windows():
+        kernel = _gaussians(window, width)
+        used = (window.gradient != 0).any(1).flatten(1)  # [n, a * b]
+        values = torch.einsum(
+            "nc,ncs,ncs->ns", weights[window.index], window.activation.flatten(2), kernel
+        )
+        window.add_to(maps, values * used)
+    return maps.view(-1, height, width)
+
+
+def _gaussians(window: Window, width: int) -> Tensor:
+    """Each channel's Gaussian on the window's cells, [n, C, a * b]; width: of the map."""
+    strength = window.gradient.abs().flatten(2)
+    # Padding cells have no gradient; they are a peak only where nothing is.
+    peak = (strength >= PEAK * strength.amax(-1, keepdim=True)).to(strength)
+    peak = peak / peak.sum(-1, keepdim=True)
+    away = torch.zeros_like(strength)
+    for place in (window.cells // width, window.cells % width):
+        along = place[:, None].to(strength)
+        away += (along - (peak * along).sum(-1, keepdim=True)) ** 2
+    total = _or_one(strength.sum(-1))
+    variance = ((strength * away).sum(-1) / (2 * total)).clamp(min=LEAST_SPREAD**2)
+    return torch.exp(-away / (2 * variance[:, :, None]))
+
+
+def _or_one(values: Tensor) -> Tensor:
+    return values.masked_fill(values == 0, 1)
