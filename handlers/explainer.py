@@ -43,7 +43,7 @@ from handlers.method_check import check_method, without_layer
 from handlers.network import Network, batch_of
 from handlers.outcome import Chosen, Verdicts
 from handlers.picture import Subject, explain_picture, reads_whole_picture
-from handlers.precision import PRECISIONS, device_named, exact_convolutions
+from handlers.precision import device_named, exact_convolutions
 from handlers.schema import EMITTING, Detections, ExplainRequest, Explanation, RequestError
 from handlers.tap import Layer, NonFiniteError, check_weights, undisturbed
 from handlers.targets.regions import keypoint_place
@@ -70,8 +70,6 @@ class Explainer:
         Raises RequestError for an unknown precision, DetectorError if the number of categories is
         not the detector's.
         """
-        if precision not in PRECISIONS:
-            raise RequestError("precision", precision, ", ".join(PRECISIONS))
         if len(categories) != detector.num_classes():
             background = "the background first" if detector.background else "without a background"
             raise DetectorError(
@@ -97,8 +95,8 @@ class Explainer:
     ) -> Explainer:
         """The detector of a .mar file, or of the folder that one was unpacked into.
 
-        device: as torch.device takes it. precision: "fp32" is exact; "bf16" runs the backbone in
-        bfloat16. Runs the code that is imported here, and warns if it is not the archive's.
+        device: as torch.device takes it. precision: as for `handlers.network.Network`. Runs the
+        code that is imported here, and warns if it is not the archive's.
         run_code: also run what the archive brings of its own, a model file or TorchScript: only for
         an archive whose source you trust.
         Raises ArchiveError for an archive that cannot be used, or brings code and may not run it;

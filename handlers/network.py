@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from handlers.detectors.base import AllParts, Detector, Features, Found, Inputs, Part, Raw
-from handlers.precision import exact_convolutions
+from handlers.precision import (
+    PRECISIONS,
+    CompiledBackbone,
+    exact_convolutions,
+    has_bfloat16_units,
+)
+from handlers.schema import RequestError
 from handlers.tap import NonFiniteError, all_finite, check_weights, finite
 
 
-@dataclass(frozen=True)
 class Network:
-    """The four verbs of a detector, one after the other. precision: "fp32" or "bf16"."""
+    """The four verbs of a detector, one after the other, at a precision.
 
-    detector: Detector
-    precision: str = "fp32"
+    precision: "fp32" is exact. "bf16" computes the feature maps in bfloat16. "fast" does so where
+    the device has units for it, compiles the backbone, and keeps weights and pixels in the order of
+    channels_last. Heads stay in float32: in bfloat16 other proposals survive, and 3 % of the demo's
+    boxes move by more than an IoU of 0.95, against 1 % from the backbone.
+    """
+
+    def __init__(self, detector: Detector, precision: str = "fp32") -> None:
+        """Raises RequestError for an unknown precision."""
+        if precision not in PRECISIONS:
+            raise RequestError("precision", precision, ", ".join(PRECISIONS))
+        self.detector = detector
+        self.fast = precision == "fast"
+        self.precision = precision
+        if self.fast:
+            detector.model.to(memory_format=torch.channels_last)
+            self._compiled = CompiledBackbone(detector.model)
 
     def features(self, inputs: Inputs) -> Features:
         """The feature maps in float32, differentiable where gradients are enabled."""
-        device = inputs.tensors.device.type
-        enabled = self.precision == "bf16"
-        with exact_convolutions(), torch.autocast(device, torch.bfloat16, enabled=enabled):
+        device = inputs.tensors.device
+        bfloat16 = self.precision == "bf16" or (self.fast and has_bfloat16_units(device))
+        with exact_convolutions(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             features = self.detector.features(inputs)
         return replace(features, maps={name: each.float() for name, each in features.maps.items()})
 
@@ -33,7 +52,12 @@ class Network:
         """What is found on each picture of a batch. Raises NonFiniteError, with the first layer
         whose output is not finite."""
         try:
-            return self.find_in(self.features(inputs))
+            if not self.fast:
+                return self.find_in(self.features(inputs))
+            tensors = inputs.tensors.contiguous(memory_format=torch.channels_last)
+            with self._compiled.in_place():
+                features = self.features(replace(inputs, tensors=tensors))
+            return self.find_in(features)
         except NonFiniteError:
             self.name_non_finite(inputs)
             raise

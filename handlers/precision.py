@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from handlers.schema import RequestError
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "fast")
+# Processor flags that mean units for bfloat16 products.
+BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
 
 
 @contextmanager
@@ -31,3 +38,57 @@ def device_named(name: str) -> torch.device:
     if name not in here:
         raise RequestError("device", name, f"{', '.join(here)} (what torch has on this machine)")
     return torch.device(name)
+
+
+@cache
+def has_bfloat16_units(device: torch.device, processor: Path = Path("/proc/cpuinfo")) -> bool:
+    """bfloat16 is faster than float32 there: a GPU since Ampere, a processor with AMX or AVX-512
+    BF16 (by the flags in `processor`; elsewhere it is taken to have none)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    flags = processor.read_text().split() if processor.exists() else []
+    return any(flag in flags for flag in BFLOAT16_FLAGS)
+
+
+class CompiledBackbone:
+    """A network's backbone compiled by torch.compile where detection runs it, and only there: what
+    is differentiated or tapped runs module by module.
+
+    Compiled at the first pictures, and again at their second padded size, which takes up to a
+    minute each; sizes that follow run at once. Where it cannot be compiled (torch.compile needs a
+    C++ compiler on a CPU) it runs as it is, and a warning says so.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        backbone = getattr(model, "backbone", None)
+        self.backbone = backbone if isinstance(backbone, nn.Module) else None
+        self._compiled: Callable[..., Any] | None = None
+        if self.backbone is not None:
+            self._compiled = torch.compile(self.backbone.forward)
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Meanwhile the compiled backbone runs instead of the model's own."""
+        if self.backbone is None or self._compiled is None:
+            yield
+            return
+        vars(self.backbone)["forward"] = self._run
+        try:
+            yield
+        finally:
+            del vars(self.backbone)["forward"]
+
+    def _run(self, tensors: Tensor) -> Any:
+        assert self.backbone is not None  # in_place has seen it
+        if self._compiled is not None:
+            try:
+                return self._compiled(tensors)
+            except Exception as error:
+                # Whatever a compiler stumbles over: the network itself meets its own errors below.
+                warnings.warn(
+                    "the backbone runs uncompiled, since torch.compile failed:"
+                    f" {type(error).__name__}: {str(error).splitlines()[0][:200]}",
+                    stacklevel=2,
+                )
+                self._compiled = None
+        return type(self.backbone).forward(self.backbone, tensors)

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from handlers import precision
+from handlers.explainer import Explainer
+from handlers.precision import has_bfloat16_units
+from handlers.schema import ExplainRequest, RequestError
+from tests.conftest import CATEGORIES, random_picture, small_model
+
+PICTURES = [random_picture(96, 128, seed) for seed in range(2)]
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("flags : fpu avx512f amx_tile amx_bf16", True),
+        ("flags : avx512_bf16", True),
+        ("flags : avx512f avx512_vnni", False),
+    ],
+)
+def test_units_are_told_by_the_flags(tmp_path: Path, flags: str, expected: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(flags)
+    assert has_bfloat16_units(CPU, tmp_path / "cpuinfo") is expected
+
+
+def test_no_flags_mean_no_units(tmp_path: Path) -> None:
+    assert not has_bfloat16_units(CPU, tmp_path / "none")
+
+
+def explainer(name: str) -> Explainer:
+    return Explainer.from_model(small_model("fasterrcnn_regnet_small_fpn"), CATEGORIES, "cpu", name)
+
+
+def test_a_compiler_that_fails_is_said_and_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(tensors: torch.Tensor) -> None:
+        raise RuntimeError("no C++ compiler was found\nand more")
+
+    exact = explainer("fp32").detect(PICTURES)
+    monkeypatch.setattr(torch, "compile", lambda function: broken)
+    monkeypatch.setattr("handlers.network.has_bfloat16_units", lambda device: False)
+    fast = explainer("fast")
+    with pytest.warns(UserWarning, match="runs uncompiled.*RuntimeError: no C\\+\\+ compiler"):
+        found = fast.detect(PICTURES)
+    for one, other in zip(exact, found, strict=True):
+        assert torch.allclose(one.boxes, other.boxes, atol=0.05)
+        assert torch.allclose(one.scores, other.scores, atol=1e-4)
+    assert "forward" not in vars(fast.detector.model.get_submodule("backbone"))
+
+
+def test_what_is_compiled_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda function: lambda x: calls.append(1) or function(x))
+    monkeypatch.setattr("handlers.network.has_bfloat16_units", lambda device: False)
+    request = ExplainRequest(score_threshold=0.0, max_detections=3)
+    exact, fast = explainer("fp32").explain(PICTURES, request), explainer("fast")
+    assert not calls
+    found = fast.explain(PICTURES, request)
+    assert len(calls) == 1  # one batch
+    for one, other in zip(exact[0], found[0], strict=True):
+        assert float((one.heatmap - other.heatmap).abs().max()) <= 1e-3 * float(one.heatmap.max())
+
+
+def test_units_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    monkeypatch.setattr("handlers.network.has_bfloat16_units", lambda device: True)
+    exact, fast = explainer("fp32").detect(PICTURES), explainer("fast").detect(PICTURES)
+    half = explainer("bf16").detect(PICTURES)
+    for one, other, third in zip(exact, fast, half, strict=True):
+        assert not torch.equal(one.scores, other.scores)
+        assert torch.allclose(one.scores, other.scores, atol=0.1)
+        assert torch.allclose(third.scores, other.scores, atol=0.1)
+
+
+@pytest.mark.full
+def test_the_real_compiler() -> None:
+    exact, fast = explainer("fp32").detect(PICTURES), explainer("fast").detect(PICTURES)
+    for one, other in zip(exact, fast, strict=True):
+        assert torch.allclose(one.scores, other.scores, atol=0.1)
+
+
+def test_an_unknown_precision_is_refused() -> None:
+    with pytest.raises(RequestError, match="precision: got 'fp8'; allowed: fp32, bf16, fast"):
+        explainer("fp8")
+
+
+def test_every_precision_is_named() -> None:
+    assert precision.PRECISIONS == ("fp32", "bf16", "fast")
