@@ -12,7 +12,7 @@ from handlers import messages
 from handlers.explainer import Explainer
 from handlers.images import PictureError
 from handlers.messages import Answer
-from handlers.schema import RequestError
+from handlers.schema import ExplainRequest, RequestError
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,8 @@ class ExplainHandler:
             self.explainer.check(message.request)
             if headers.get("explain") == "True":
                 content_type, write = messages.WRITERS[message.format]
-                explanations = self.explainer.explain([message.picture], message.request)[0]
+                request = self._affordable(message.request)
+                explanations = self.explainer.explain([message.picture], request)[0]
                 return Answer(write(message.picture, explanations), content_type)
             if message.format != "json":
                 raise RequestError("format", message.format, "json, for predictions")
@@ -74,6 +75,13 @@ class ExplainHandler:
         except Exception as error:  # TorchServe would answer 503 to the whole batch
             logger.exception("a request failed")
             return _error(500, error)
+
+    def _affordable(self, request: ExplainRequest) -> ExplainRequest:
+        most = self.explainer.resolved(request).max_detections
+        assert most is not None  # it is resolved
+        if request.box or request.sum_boxes:
+            most = 1
+        return messages.affordable(request, request.candidates or most)
 
     def describe(self) -> dict[str, Any]:
         """What this endpoint is and what it can be asked."""

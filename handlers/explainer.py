@@ -39,6 +39,7 @@ from handlers.layers import (
 )
 from handlers.loading import load_model
 from handlers.manifest import ArchiveError, Manifest
+from handlers.memory import Batches, Footprint
 from handlers.method_check import check_method, without_layer
 from handlers.network import Network, batch_of
 from handlers.outcome import Chosen, Verdicts
@@ -52,6 +53,7 @@ from handlers.targets.registry import CallableTarget, find_target, targets_for
 __all__ = ["ExplainRequest", "Explainer", "Explanation"]
 
 # Where neither the request nor the detector says.
+BATCH_SIZE = 8
 FALLBACKS = {"score_threshold": 0.5, "max_detections": 100}
 
 
@@ -84,6 +86,7 @@ class Explainer:
         given = manifest.defaults if manifest else {}
         self.defaults = ExplainRequest.from_fields({**detector.defaults, **given})
         self._survey: list[LayerInfo] | None = None
+        self._footprint = Footprint()
 
     @classmethod
     def from_archive(
@@ -231,11 +234,13 @@ class Explainer:
         return Where(layer, Layer(layer, module), head=info.part != BACKBONE)
 
     @torch.inference_mode(False)
-    def detect(self, pictures: Sequence[Tensor], batch_size: int = 8) -> list[Detections]:
+    def detect(self, pictures: Sequence[Tensor], batch_size: int | None = None) -> list[Detections]:
         """Boxes, labels, scores and order of the stock model on each picture alone.
 
-        pictures: uint8 RGB tensors [3, H, W] of any sizes. Raises PictureError for a picture that
-        the detector cannot take, RequestError for a batch_size below 1.
+        pictures: uint8 RGB tensors [3, H, W] of any sizes. batch_size: so many run at a time, 8 by
+        itself; fewer, with a warning if it was asked for, where that does not fit memory. Raises
+        PictureError for a picture that the detector cannot take, RequestError for a batch_size
+        below 1.
         """
         found: list[Detections | None] = [None] * len(pictures)
         names = self.detector.level_names()
@@ -249,7 +254,7 @@ class Explainer:
         self,
         pictures: Sequence[Tensor],
         request: ExplainRequest | None = None,
-        batch_size: int = 8,
+        batch_size: int | None = None,
     ) -> list[list[Explanation]]:
         """For each picture the explanations of its boxes, best score first.
 
@@ -266,19 +271,25 @@ class Explainer:
                 explained[place] = self._explain_one(found, request, layers)
         return explained
 
-    def _found(self, pictures: Sequence[Tensor], batch_size: int) -> Iterator[tuple[int, Found]]:
+    def _found(
+        self, pictures: Sequence[Tensor], batch_size: int | None
+    ) -> Iterator[tuple[int, Found]]:
         """Each place in `pictures` and its results; they run in batches of one padded size."""
-        if batch_size < 1:
+        if batch_size is not None and batch_size < 1:
             raise RequestError("batch_size", batch_size, "an integer of at least 1")
         prepared = [self._prepare(picture) for picture in pictures]
         groups: dict[tuple[int, ...], list[int]] = {}
         for place, inputs in enumerate(prepared):
             groups.setdefault(tuple(inputs.tensors.shape), []).append(place)
-        for group in groups.values():
-            for start in range(0, len(group), batch_size):
-                places = group[start : start + batch_size]
-                batch = batch_of([prepared[place] for place in places])
-                yield from zip(places, self.network.find(batch), strict=True)
+        for shape, group in groups.items():
+            several = [prepared[place] for place in group]
+            asked = None if batch_size is None else "batch_size"
+            device = several[0].tensors.device
+            batches = Batches(device, batch_size or BATCH_SIZE, self._footprint, asked)
+            found = batches.run(
+                lambda batch: self.network.find(batch_of(batch)), several, shape[-2] * shape[-1]
+            )
+            yield from zip(group, found, strict=True)
 
     def _prepare(self, picture: Tensor) -> Inputs:
         if picture.dtype != torch.uint8 or picture.dim() != 3 or picture.shape[0] != 3:

@@ -65,14 +65,17 @@ def guided_gradcam(
 
 
 @contextmanager
-def guided(model: nn.Module) -> Iterator[None]:
+def guided(model: nn.Module, wanted: Callable[[], bool] = lambda: True) -> Iterator[None]:
     """Meanwhile what every nn.ReLU of `model` gives takes back positive gradients only, also of a
-    module that is used several times."""
+    module that is used several times; where `wanted` is false when they come back, all."""
+
+    def clamp(gradient: Tensor) -> Tensor:
+        return gradient.clamp(min=0) if wanted() else gradient
 
     def rectify(module: nn.Module, arguments: object, output: Tensor) -> None:
         # A hook on the output, not on the module, works for a ReLU in place, too.
         if output.requires_grad:
-            output.register_hook(lambda gradient: gradient.clamp(min=0))
+            output.register_hook(clamp)
 
     with ExitStack() as stack:
         for module in rectifiers(model):

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from handlers.cam.registry import METHODS, Evidence, Method, evidence_of
 from handlers.detectors.base import AllParts, Part, Queries
-from handlers.evidence import gradients, joint, queries
+from handlers.evidence import (
+    ablation,
+    channel_masks,
+    gradients,
+    joint,
+    masked_pictures,
+    pixels,
+    queries,
+)
 from handlers.evidence.scene import Piece, Question, Scene, Where
 from handlers.images import Geometry
 from handlers.layers import PYRAMID, ROI
@@ -66,9 +74,26 @@ def _of_gradients(question: Question, where: Where, request: ExplainRequest) -> 
         yield [piece]
 
 
+def _of_pixels(question: Question, where: Where, request: ExplainRequest) -> Groups:
+    yield from pixels.of_pixels(question)
+
+
+def _of_layer_and_pixels(question: Question, where: Where, request: ExplainRequest) -> Groups:
+    if question.joint:
+        yield from pixels.of_joint_layer_and_pixels(question, where)
+        return
+    groups = _of_gradients(question, where, request)
+    yield from pixels.of_layer_and_pixels(question, groups)
+
+
 GATHER: Mapping[Evidence, Callable[[Question, Where, ExplainRequest], Groups]] = {
     Evidence.GRADIENT: _of_gradients,
     Evidence.ACTIVATION: _of_gradients,
+    Evidence.ABLATION: ablation.pieces,
+    Evidence.CHANNELS_AS_MASKS: channel_masks.pieces,
+    Evidence.MASKS: masked_pictures.groups,
+    Evidence.PIXELS: _of_pixels,
+    Evidence.GUIDED: _of_layer_and_pixels,
 }
 
 

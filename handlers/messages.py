@@ -7,12 +7,13 @@ import binascii
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from handlers.cam.registry import Evidence, evidence_of
 from handlers.images import PictureError, decode_picture
 from handlers.render import encode_heatmap, encode_jpeg, overlay_all
 from handlers.schema import Detections, ExplainRequest, Explanation, RequestError
@@ -22,6 +23,10 @@ PICTURE_FIELDS = ("picture", "data", "body")
 # What one request may ask for: each candidate and each layer costs time and memory of its own.
 MOST_CANDIDATES = 100
 MOST_LAYERS = 8
+# Each mask costs a detection: 1000 of them take a GPU most of a minute.
+MOST_MASKS = 1000
+# Boxes of which methods that go down to the pixels run the whole network backwards, each by itself.
+MOST_PIXEL_MAPS = 20
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,27 @@ def parse_message(item: Mapping[str, Any], defaults: ExplainRequest) -> Message:
     return Message(decode_picture(data), request, answer)
 
 
+def affordable(request: ExplainRequest, most: int) -> ExplainRequest:
+    """The request as an endpoint answers it: at most MOST_MASKS masks, also where it names no
+    number. most: how many boxes it may explain. Raises RequestError for one that costs too much."""
+    evidence = evidence_of(request.method)
+    if evidence is Evidence.MASKS:
+        masks = MOST_MASKS if request.masks is None else request.masks
+        if masks > MOST_MASKS:
+            raise RequestError("masks", masks, f"1 to {MOST_MASKS} over HTTP")
+        return replace(request, masks=masks)
+    of_channels = evidence in (Evidence.ABLATION, Evidence.CHANNELS_AS_MASKS)
+    if of_channels and len(request.layers) > 1:
+        raise RequestError(
+            "layer", request.layer, f"one name over HTTP: {request.method} runs for each channel"
+        )
+    if evidence in (Evidence.PIXELS, Evidence.GUIDED) and most > MOST_PIXEL_MAPS:
+        raise RequestError(
+            "max_detections", most, f"1 to {MOST_PIXEL_MAPS} over HTTP with {request.method}"
+        )
+    return request
+
+
 def _picture_bytes(value: object) -> bytes:
     if isinstance(value, (bytes, bytearray)):
         return bytes(value)
@@ -107,7 +133,10 @@ def detections_json(detections: Detections, chosen: Tensor, categories: Sequence
 
 
 def explanations_json(picture: Tensor, explanations: Sequence[Explanation]) -> bytes:
-    """{"picture": {"width", "height"}, "explanations": [{box, ..., "heatmap": {"png", ...}}]}."""
+    """{"picture": {"width", "height"}, "explanations": [{box, ..., "heatmap": {"png", ...}}]}.
+
+    The heatmap is whole also where "in_box" asks to show it inside its box alone.
+    """
     return to_json(
         {
             "picture": {"width": picture.shape[2], "height": picture.shape[1]},
@@ -139,6 +168,7 @@ def _explanation_fields(explanation: Explanation) -> dict[str, Any]:
         "outcome": explanation.outcome,
         "suppressed_by": explanation.suppressed_by,
         "together": list(explanation.together),
+        "in_box": explanation.in_box,
     }
 
 
@@ -150,8 +180,8 @@ def explanations_overlay(picture: Tensor, explanations: Sequence[Explanation]) -
 def explanations_npz(picture: Tensor, explanations: Sequence[Explanation]) -> bytes:
     """An .npz: heatmap_0, heatmap_1, ... (float32 [h, w], raw), and what they explain.
 
-    boxes [N, 4], labels [N], scores [N], indices [N], layers [N], outcomes [N] (text), geometries
-    [N] (JSON text).
+    boxes [N, 4], labels [N], scores [N], indices [N], layers [N], outcomes [N] (text), in_box [N]
+    (whether to show it inside its box alone), geometries [N] (JSON text).
     """
     arrays: dict[str, Any] = {
         f"heatmap_{place}": each.heatmap.numpy() for place, each in enumerate(explanations)
@@ -165,6 +195,7 @@ def explanations_npz(picture: Tensor, explanations: Sequence[Explanation]) -> by
         indices=np.array([each.index for each in explanations], np.int64),
         layers=np.array([each.layer for each in explanations], np.str_),
         outcomes=np.array([each.outcome for each in explanations], np.str_),
+        in_box=np.array([each.in_box for each in explanations], np.bool_),
         geometries=np.array(
             [json.dumps(each.geometry.to_dict()) for each in explanations], np.str_
         ),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
+
 from handlers.cam.registry import Evidence, evidence_of, methods_without_gradient
 from handlers.detectors.base import Detector
 from handlers.evidence.scene import Where
@@ -26,7 +28,9 @@ def check_method(detector: Detector, request: ExplainRequest, layers: Sequence[W
             "save_raw", True, f"false with {request.method}, which has no gradient on a layer"
         )
     if without_layer(request.method) and request.layers != (EMITTING,):
-        raise RequestError("layer", request.layer, f"none: {request.method} has no layer")
+        raise RequestError(
+            "layer", request.layer, f"{EMITTING}, or none given: {request.method} looks at no layer"
+        )
     if evidence is Evidence.MASKS and request.target != MASKS_TARGET:
         raise RequestError(
             "target",
@@ -37,8 +41,9 @@ def check_method(detector: Detector, request: ExplainRequest, layers: Sequence[W
     if tutorial and (request.layer, request.target) != (PYRAMID, "box_score"):
         raise RequestError(
             "ablation",
-            f"tutorial with layer {request.layer}, target {request.target_name}",
-            f"tutorial with layer {PYRAMID} and target box_score, or fixed",
+            "tutorial",
+            f"fixed; or tutorial with layer {PYRAMID} and target box_score (got layer"
+            f" {request.layer or EMITTING}, target {request.target_name})",
         )
 
 
@@ -51,8 +56,10 @@ def _check_gradient(
     detector: Detector, request: ExplainRequest, evidence: Evidence, layers: Sequence[Where]
 ) -> None:
     lost = detector.no_gradient
-    inside = evidence is not Evidence.GRADIENT
-    inside |= any(layer.module is not None and not layer.head for layer in layers)
+    whole = evidence is not Evidence.GRADIENT
+    if whole and any(isinstance(each, torch.jit.ScriptModule) for each in detector.model.modules()):
+        raise _refusal(request, "the modules of a TorchScript network cannot be looked into")
+    inside = whole or any(layer.module is not None and not layer.head for layer in layers)
     if inside and detector.no_backbone_gradient:
         raise _refusal(request, detector.no_backbone_gradient)
     needs: tuple[str, ...] = ("scores", "boxes")  # of a function, which may read anything
@@ -67,5 +74,10 @@ def _check_gradient(
 
 
 def _refusal(request: ExplainRequest, why: str) -> RequestError:
-    free = ", ".join(methods_without_gradient())
-    return RequestError("method", request.method, f"{free}, since {why}")
+    masks = request.target == MASKS_TARGET and request.layers == (EMITTING,)
+    free = [
+        name
+        for name in methods_without_gradient()
+        if masks or evidence_of(name) is not Evidence.MASKS
+    ]
+    return RequestError("method", request.method, f"{', '.join(free)}, since {why}")

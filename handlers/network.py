@@ -14,6 +14,7 @@ from handlers.precision import (
     CompiledBackbone,
     exact_convolutions,
     has_bfloat16_units,
+    order_channels_last,
 )
 from handlers.schema import RequestError
 from handlers.tap import NonFiniteError, all_finite, check_weights, finite
@@ -36,7 +37,7 @@ class Network:
         self.fast = precision == "fast"
         self.precision = precision
         if self.fast:
-            detector.model.to(memory_format=torch.channels_last)
+            order_channels_last(detector.model)
             self._compiled = CompiledBackbone(detector.model)
 
     def features(self, inputs: Inputs) -> Features:

@@ -154,6 +154,8 @@ def _explanation(
         outcome=outcome.text,
         suppressed_by=outcome.suppressed_by,
         together=tuple(chosen.index) if together and len(chosen) > 1 else (),
+        in_box=request.normalize_in_box,
+        boxes=tuple(map(tuple, corners.tolist())) if len(corners) > 1 else (),
         activation=heat.activation,
         gradient=heat.gradient,
     )

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from handlers.memory import out_of_memory
 from handlers.schema import RequestError
 
 PRECISIONS = ("fp32", "bf16", "fast")
@@ -56,15 +58,17 @@ class CompiledBackbone:
 
     Compiled at the first pictures, and again at their second padded size, which takes up to a
     minute each; sizes that follow run at once. Where it cannot be compiled (torch.compile needs a
-    C++ compiler on a CPU) it runs as it is, and a warning says so.
+    C++ compiler on a CPU) it runs as it is, and a warning says so. Threads take turns.
     """
 
     def __init__(self, model: nn.Module) -> None:
         backbone = getattr(model, "backbone", None)
         self.backbone = backbone if isinstance(backbone, nn.Module) else None
+        self._turn = RLock()
         self._compiled: Callable[..., Any] | None = None
         if self.backbone is not None:
-            self._compiled = torch.compile(self.backbone.forward)
+            self._own = self.backbone.forward
+            self._compiled = torch.compile(self._own)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
@@ -72,18 +76,24 @@ class CompiledBackbone:
         if self.backbone is None or self._compiled is None:
             yield
             return
-        vars(self.backbone)["forward"] = self._run
-        try:
-            yield
-        finally:
-            del vars(self.backbone)["forward"]
+        attributes = vars(self.backbone)
+        with self._turn:
+            before = attributes.get("forward")  # where somebody has wrapped it
+            attributes["forward"] = self._run
+            try:
+                yield
+            finally:
+                del attributes["forward"]
+                if before is not None:
+                    attributes["forward"] = before
 
     def _run(self, tensors: Tensor) -> Any:
-        assert self.backbone is not None  # in_place has seen it
         if self._compiled is not None:
             try:
                 return self._compiled(tensors)
             except Exception as error:
+                if out_of_memory(error):
+                    raise
                 # Whatever a compiler stumbles over: the network itself meets its own errors below.
                 warnings.warn(
                     "the backbone runs uncompiled, since torch.compile failed:"
@@ -91,4 +101,11 @@ class CompiledBackbone:
                     stacklevel=2,
                 )
                 self._compiled = None
-        return type(self.backbone).forward(self.backbone, tensors)
+        return self._own(tensors)
+
+
+def order_channels_last(model: nn.Module) -> None:
+    """Lays the weights of convolutions in the order of channels_last; their values stay."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)

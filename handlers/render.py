@@ -43,8 +43,9 @@ def overlay(
 ) -> Image.Image:
     """One box and its heatmap over the picture.
 
-    picture: uint8 [3, H, W]. Brightness is relative to the map's own maximum. longest: the longer
-    side of what is drawn, in pixels; larger pictures are shrunk first. labels: with a label.
+    picture: uint8 [3, H, W]. Brightness is relative to the map's own maximum, or where it is shown
+    inside its box alone to its range there. longest: the longer side of what is drawn, in pixels;
+    larger pictures are shrunk first. labels: with a label.
     """
     return _overlay(picture, [explanation], longest, labels)
 
@@ -52,7 +53,7 @@ def overlay(
 def overlay_all(
     picture: Tensor, explanations: Sequence[Explanation], longest: int = LONGEST
 ) -> Image.Image:
-    """All boxes, over the elementwise maximum of their heatmaps, each divided by its maximum.
+    """All boxes, over the elementwise maximum of their heatmaps, each normalised.
 
     picture: uint8 [3, H, W]; longest: in pixels, as for `overlay`. Explanations on several layers
     give a picture of each layer, side by side under their names.
@@ -98,12 +99,15 @@ def resized(
     size = (max(1, round(width * factor)), max(1, round(height * factor)))
     how = Image.Resampling.BOX if factor < 1 else Image.Resampling.BICUBIC
     small = to_image(picture).resize(size, how, reducing_gap=2.0)
+    across, down = size[0] / width, size[1] / height
     moved = []
     for each in explanations:
-        x1, y1, x2, y2 = each.box
-        across, down = size[0] / width, size[1] / height
-        box = (x1 * across, y1 * down, x2 * across, y2 * down)
-        moved.append(replace(each, box=box, geometry=each.geometry.resized(*size)))
+        box, *several = (
+            (x1 * across, y1 * down, x2 * across, y2 * down)
+            for x1, y1, x2, y2 in (each.box, *each.boxes)
+        )
+        geometry = each.geometry.resized(*size)
+        moved.append(replace(each, box=box, boxes=tuple(several), geometry=geometry))
     return to_tensor(small), moved
 
 
@@ -124,7 +128,9 @@ def _overlay(
         heat = torch.maximum(heat, explanation.normalised())
     image = _draw(_heat_over(picture, heat), explanations, labels)
     if explanations and not bool(heat.any()):
-        _note(image, "no heat: the map is all zero")
+        in_box = any(each.in_box for each in explanations)
+        what = "the same all over its box" if in_box else "all zero"
+        _note(image, f"no heat: the map is {what}")
     return image
 
 

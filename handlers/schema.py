@@ -5,6 +5,7 @@ These frozen dataclasses are the one vocabulary of the endpoint, the jobs and Py
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,8 @@ class ExplainRequest:
                 raise RequestError("candidates", self.candidates, "0 where a box is named")
         if self.ablation not in ABLATIONS:
             raise RequestError("ablation", self.ablation, ", ".join(ABLATIONS))
-        if not isinstance(self.channels, (int, float)) or not 0 < self.channels <= 1:
+        share = isinstance(self.channels, (int, float)) and self.channels is not True
+        if not share or not 0 < self.channels <= 1:
             raise RequestError("channels", self.channels, CHANNELS)
         if self.masks is not None and not _whole(self.masks, 1, 100_000):
             raise RequestError("masks", self.masks, MASKS)
@@ -257,6 +259,8 @@ class Explanation:
     suppressed_by: of a suppressed candidate the box that did it, if that was reported: its place
         among all detections of the picture.
     together: the indices of all boxes that this explanation is of, where there are several.
+    in_box: pictures show it inside the box alone; of several boxes together inside `boxes`, where
+        each of them stands.
     activation, gradient: float32 [C, h, w] where the request asked to keep them, else None.
     """
 
@@ -274,6 +278,8 @@ class Explanation:
     outcome: str = "reported"
     suppressed_by: int | None = None
     together: tuple[int, ...] = ()
+    in_box: bool = False
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
     activation: Tensor | None = field(default=None, repr=False)
     gradient: Tensor | None = field(default=None, repr=False)
 
@@ -282,7 +288,35 @@ class Explanation:
         return self.geometry.to_picture(self.heatmap)
 
     def normalised(self) -> Tensor:
-        """`on_picture` divided by its maximum (all zero stays zero): float32 [H, W], 0 ... 1."""
+        """As pictures show it: float32 [H, W], 0 ... 1.
+
+        `on_picture` divided by its maximum (all zero stays zero). With `in_box` zero outside the
+        box, and inside it from its least value there (0) to its largest (1), as pytorch-grad-cam's
+        renormalize_cam_in_bounding_boxes and MMYOLO's norm_in_bbox; all zero if it is flat there.
+        The box is widened to whole pixels; of boxes explained together each counts for itself, and
+        where they overlap the larger value.
+        """
         heat = self.on_picture()
+        if self.in_box:
+            return self._inside(heat)
         maximum = heat.max()
         return heat / maximum if maximum > 0 else torch.zeros_like(heat)
+
+    def _inside(self, heat: Tensor) -> Tensor:
+        shown = torch.zeros_like(heat)
+        for box in self.boxes or (self.box,):
+            (left, right), (top, bottom) = (
+                _pixels(box[axis], box[axis + 2], heat.shape[1 - axis]) for axis in (0, 1)
+            )
+            inside = heat[top:bottom, left:right]
+            low, high = inside.aminmax()
+            if high > low:
+                own = shown[top:bottom, left:right]
+                own.copy_(torch.maximum(own, (inside - low) / (high - low)))
+        return shown
+
+
+def _pixels(first: float, last: float, side: int) -> tuple[int, int]:
+    """The whole pixels of `side` that first ... last touches, at least one."""
+    start = min(max(math.floor(first), 0), side - 1)
+    return start, min(max(math.ceil(last), start + 1), side)

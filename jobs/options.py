@@ -11,6 +11,8 @@ from typing import Any, TypeAlias
 OVERLAYS = ("auto", "none", "all", "each")
 ENGINES = ("local",)
 FORMATS = ("jpg", "png")
+# handlers.schema's, which cannot be imported without torch.
+ABLATIONS = ("fixed", "tutorial")
 OVER = ("picture", "network", "none")
 
 
@@ -109,6 +111,38 @@ class ClassifyOptions:
 
 
 @dataclass(frozen=True)
+class EvaluateOptions:
+    """The command line of `jobs evaluate`.
+
+    archive, inputs, output, batch_size: as for JobOptions.
+    controls: measure a smooth random field and a Gaussian at the box's middle, too.
+    methods, layers: names, at least one each; "a+b" is the fusion of layers a and b.
+    target: what is explained, None for the archive's.
+    detections: how many boxes are measured, or a few more; they score more than score_threshold.
+    per_picture: at most so many of one picture, drawn at random by `seed`.
+    steps, blur, growth: as for handlers.metrics.faithfulness.
+    """
+
+    archive: str
+    inputs: tuple[str, ...]
+    output: str
+    controls: bool = False
+    methods: tuple[str, ...] = ("odam", "layercam", "gradcam", "gradcam++")
+    layers: tuple[str, ...] = ("emitting", "pyramid")
+    target: str | None = None
+    detections: int = 100
+    score_threshold: float = 0.5
+    per_picture: int = 3
+    steps: int = 41
+    blur: float = 0.05
+    growth: float = 1.0
+    batch_size: int = 8
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True)
 class PreviewOptions:
     """The command line of `jobs explain --preview-model`; target: None for the archive's."""
 
@@ -118,10 +152,15 @@ class PreviewOptions:
     precision: str = "fp32"
 
 
-Options: TypeAlias = JobOptions | SweepOptions | FeatureOptions | ClassifyOptions | PreviewOptions
+Options: TypeAlias = (
+    JobOptions | SweepOptions | FeatureOptions | ClassifyOptions | EvaluateOptions | PreviewOptions
+)
 COMMANDS: Mapping[str, Callable[..., Options]] = {
     kind.__name__: kind
-    for kind in (JobOptions, SweepOptions, FeatureOptions, ClassifyOptions, PreviewOptions)
+    for kind in (
+        *(JobOptions, SweepOptions, FeatureOptions),
+        *(ClassifyOptions, EvaluateOptions, PreviewOptions),
+    )
 }
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from handlers.grid import Block, draw_grid
 from handlers.images import PictureError, decode_picture
+from handlers.method_check import without_layer
 from handlers.render import caption, encode_jpeg, overlay, resized
 from handlers.schema import ExplainRequest, Explanation
 from jobs.errors import DONE, UsageError
@@ -41,12 +42,20 @@ def sweep(options: SweepOptions, explainer: Explainer) -> int:
     layers = expand(options.layers, explainer, defaults.target_name)
     _check_size(len(layers), len(options.methods), 1)
     requests = [
-        ExplainRequest.from_fields({"method": method, "layer": ",".join(layers)}, defaults)
+        ExplainRequest.from_fields(
+            {"method": method, "layer": None if without_layer(method) else ",".join(layers)},
+            defaults,
+        )
         for method in dict.fromkeys(options.methods)
     ]
     for request in requests:
         explainer.check(request)
-    rows = [explainer.explain([picture], request)[0] for request in requests]
+    rows = []
+    for request in requests:
+        # A map of a method without a layer stands in the columns of all layers.
+        times = len(layers) if without_layer(request.method) else 1
+        found = explainer.explain([picture], request)[0]
+        rows.append([each for each in found for _ in range(times)])
     if not rows[0]:
         raise UsageError(
             f"{shortened(options.input)}: nothing to explain, since no box scores at least"

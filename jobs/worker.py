@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from jobs.errors import DONE, Interrupted, UnsafeError, UsageError, report
 from jobs.options import (
     ClassifyOptions,
+    EvaluateOptions,
     FeatureOptions,
     JobOptions,
     PreviewOptions,
@@ -23,9 +24,10 @@ from jobs.options import (
     WorkOrder,
 )
 
-# What draws pictures: a module of this package and its function of the same name.
+# What neither explains nor previews: a module of this package and its function of the same name.
 COMMANDS: Mapping[type, str] = {
     ClassifyOptions: "classify",
+    EvaluateOptions: "evaluate",
     FeatureOptions: "features",
     SweepOptions: "sweep",
 }

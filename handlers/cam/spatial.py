@@ -59,28 +59,32 @@ def gcame(gradient: MapGradient) -> Tensor:
     weights = gradient.mean()
     maps = gradient.gradient.new_zeros(len(gradient), height * width)
     for window in gradient.windows():
-        kernel = _gaussians(window, width)
-        used = (window.gradient != 0).any(1).flatten(1)  # [n, a * b]
+        kernels = _gaussians(window, width)
+        used = (window.gradient != 0).any(1)
         values = torch.einsum(
-            "nc,ncs,ncs->ns", weights[window.index], window.activation.flatten(2), kernel
+            "nc,ncab,nca,ncb->nab", weights[window.index], window.activation, *kernels
         )
-        window.add_to(maps, values * used)
+        window.add_to(maps, (values * used).flatten(1))
     return maps.view(-1, height, width)
 
 
-def _gaussians(window: Window, width: int) -> Tensor:
-    """Each channel's Gaussian on the window's cells, [n, C, a * b]; width: of the map."""
-    strength = window.gradient.abs().flatten(2)
+def _gaussians(window: Window, width: int) -> tuple[Tensor, Tensor]:
+    """Each channel's Gaussian along the window's rows [n, C, a] and its columns [n, C, b], of which
+    it is the product; width: of the map."""
+    strength = window.gradient.abs()
     # Padding cells have no gradient; they are a peak only where nothing is.
-    peak = (strength >= PEAK * strength.amax(-1, keepdim=True)).to(strength)
-    peak = peak / peak.sum(-1, keepdim=True)
-    away = torch.zeros_like(strength)
-    for place in (window.cells // width, window.cells % width):
-        along = place[:, None].to(strength)
-        away += (along - (peak * along).sum(-1, keepdim=True)) ** 2
-    total = _or_one(strength.sum(-1))
-    variance = ((strength * away).sum(-1) / (2 * total)).clamp(min=LEAST_SPREAD**2)
-    return torch.exp(-away / (2 * variance[:, :, None]))
+    peak = (strength >= PEAK * strength.amax((-2, -1), keepdim=True)).to(strength)
+    cells = window.cells.view(-1, *strength.shape[-2:])
+    away, spread = [], torch.zeros_like(strength[..., 0, 0])
+    for place, across in ((cells[:, :, 0] // width, -1), (cells[:, 0] % width, -2)):
+        along, share = place[:, None].to(strength), peak.sum(across)
+        middle = (share * along).sum(-1, keepdim=True) / share.sum(-1, keepdim=True)
+        away.append((along - middle) ** 2)
+        spread += (strength.sum(across) * away[-1]).sum(-1)
+    variance = spread / (2 * _or_one(strength.sum((-2, -1))))
+    variance = variance.clamp(min=LEAST_SPREAD**2)[..., None]
+    rows, columns = (torch.exp(-each / (2 * variance)) for each in away)
+    return rows, columns
 
 
 def _or_one(values: Tensor) -> Tensor:

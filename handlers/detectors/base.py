@@ -178,24 +178,45 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class LinearStart:
+    """How a head begins that sees the pooled features through one linear layer.
+
+    weight: [D, C, p, q]; bias: [D] or None; what the layer gives is bias + sum(weight * pooled).
+    rest: outputs of what the layer gave [n, D] for detections at int64 places [n], which may
+    repeat, row by row and differentiable; it may overwrite its argument where there is no graph.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    rest: Callable[[Tensor, Tensor], Outputs]
+
+
+@dataclass(frozen=True)
 class RoIs:
     """Outputs that each of N detections has from its own pooled features.
 
     pooled: [N, C, p, q]. frames: [N, 4], what was pooled, in pixels of the network input.
-    level: int64 [N]. head: outputs of `pooled`, row by row and differentiable.
+    level: int64 [N]. head_at: outputs of pooled features [n, C, p, q] of detections at int64 places
+        [n], which may repeat, row by row and differentiable.
     pool: `pooled` from feature maps [1, C, h, w], differentiable.
     matrices: for detections (places [n]) of one level rows [n, p, h] and columns [n, q, w] with
         pooled[n, c] = rows[n] @ map[c] @ columns[n]^T.
     least: for a level the fewest pixels of the network input that are pooled along an axis.
+    linear: how the head begins, where that is one linear layer.
     """
 
     pooled: Tensor
     frames: Tensor
     level: Tensor
-    head: Callable[[Tensor], Outputs]
+    head_at: Callable[[Tensor, Tensor], Outputs]
     pool: Callable[[Sequence[Tensor]], Tensor]
     matrices: Callable[[Tensor, int], tuple[Tensor, Tensor]]
     least: Callable[[int], float]
+    linear: LinearStart | None = None
+
+    def head(self, pooled: Tensor) -> Outputs:
+        """All N detections' outputs from `pooled`, row by row and differentiable."""
+        return self.head_at(pooled, torch.arange(len(self.frames), device=pooled.device))
 
     def outputs(self, maps: Sequence[Tensor]) -> Outputs:
         """All N detections' outputs from feature maps [1, C, h, w]."""
@@ -209,8 +230,8 @@ class Cells:
     level, row, column: int64 [N], where.
     convolve: the head on maps [B, C, h, w] of a level. convolve_all: on all feature maps,
         for a head that takes them together; None for one that takes them one by one.
-    whole: what the whole maps gave for each detection, to hold windows against; None where `reach`
-        is known from the modules.
+    whole: what the whole maps gave for each detection, to hold faster ways against; None where it
+        was not kept.
     read: outputs of detections (places [n]) from what `convolve` gave: (batch [n], row [n],
         column [n]) say where each is found.
     reach: for a level how many cells around its own a detection's outputs depend on, None if on

@@ -135,14 +135,13 @@ class DenseDetector(SuppressingDetector):
                 **{name: own[name][:, 0] for name in self.extra_outputs},
             )
 
-        whole = None
-        if self.together:
-            raw, candidate = found.raw, chosen.candidate
-            whole = Outputs(
-                logits=raw.logits[candidate],
-                scores=raw.scores[candidate, labels],
-                boxes=self.clip(raw.boxes_of(candidate, labels), found.features.inputs),
-            )
+        raw, candidate = found.raw, chosen.candidate
+        whole = Outputs(
+            labels=labels,
+            logits=raw.logits[candidate],
+            scores=raw.scores[candidate, labels],
+            boxes=self.clip(raw.boxes_of(candidate, labels), found.features.inputs),
+        )
         return Cells(
             whole=whole,
             level=level,

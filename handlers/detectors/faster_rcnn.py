@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.ops import boxes as box_ops
@@ -21,6 +22,7 @@ from handlers.detectors.base import (
     Features,
     Found,
     Limits,
+    LinearStart,
     Part,
     PartKind,
     Raw,
@@ -35,6 +37,7 @@ from handlers.detectors.torchvision_base import (
     reach,
 )
 from handlers.tap import NonFiniteError, all_finite
+from handlers.targets.lazy import LazyOutputs
 from handlers.targets.registry import Outputs
 
 SMALLEST = 1e-2  # torchvision drops boxes with a shorter side, in pixels
@@ -159,20 +162,22 @@ class FasterRCNNDetector(TorchvisionDetector):
         if name == "box":
             frames = found.candidates.boxes[chosen.candidate]
 
-            def box(pooled: Tensor) -> Outputs:
+            def box(pooled: Tensor, places: Tensor) -> Outputs:
+                own = labels[places]
                 logits, regression = self.heads.box_predictor(self.heads.box_head(pooled))
-                boxes = self.heads.box_coder.decode(regression, [frames])
-                own = torch.arange(len(labels), device=labels.device)
+                boxes = self.heads.box_coder.decode(regression, [frames[places]])
+                row = torch.arange(len(own), device=own.device)
                 return Outputs(
-                    labels=labels,
+                    labels=own,
                     logits=logits,
-                    scores=F.softmax(logits, -1)[own, labels],
-                    boxes=box_ops.clip_boxes_to_image(boxes, size)[own, labels],
+                    scores=F.softmax(logits, -1)[row, own],
+                    boxes=box_ops.clip_boxes_to_image(boxes, size)[row, own],
                 )
 
             assert found.raw.pooled is not None  # score() gives it
             pooled = found.raw.pooled[chosen.candidate]
-            return self._rois(self.heads.box_roi_pool, found, frames, box, pooled)
+            linear = self._linear_start(frames, labels, size)
+            return self._rois(self.heads.box_roi_pool, found, frames, box, pooled, linear)
         # Masks and keypoints are pooled from the final box, perhaps at another level.
         head, predictor, output = (
             (self.heads.mask_head, self.heads.mask_predictor, "mask_logits")
@@ -180,22 +185,58 @@ class FasterRCNNDetector(TorchvisionDetector):
             else (self.heads.keypoint_head, self.heads.keypoint_predictor, "keypoint_logits")
         )
 
-        def inside(pooled: Tensor) -> Outputs:
+        def inside(pooled: Tensor, places: Tensor) -> Outputs:
+            own = labels[places]
             logits = predictor(head(pooled))
             if name == "mask":
-                logits = logits[torch.arange(len(labels), device=labels.device), labels]
-            return Outputs(**{"labels": labels, output: logits})
+                logits = logits[torch.arange(len(own), device=own.device), own]
+            return Outputs(**{"labels": own, output: logits})
 
         pool = self.heads.mask_roi_pool if name == "mask" else self.heads.keypoint_roi_pool
         return self._rois(pool, found, chosen.boxes, inside)
+
+    def _linear_start(
+        self, frames: Tensor, labels: Tensor, size: tuple[int, int]
+    ) -> LinearStart | None:
+        """Of torchvision's two-layer head; its outputs are computed as they are read."""
+        head, predictor = self.heads.box_head, self.heads.box_predictor
+        layers = (getattr(head, "fc6", None), getattr(head, "fc7", None))
+        known = type(head) is TwoMLPHead and type(predictor) is FastRCNNPredictor
+        if not known or any(type(each) is not nn.Linear for each in layers):
+            return None
+        side = self.heads.box_roi_pool.output_size
+
+        def rest(hidden: Tensor, places: Tensor) -> Outputs:
+            own, row = labels[places], torch.arange(len(places), device=places.device)
+            seen = F.relu(head.fc7(F.relu(hidden, inplace=not torch.is_grad_enabled())))
+
+            def logits() -> Tensor:
+                found: Tensor = predictor.cls_score(seen)
+                return found
+
+            def boxes() -> Tensor:
+                coded = predictor.bbox_pred(seen).unflatten(1, (-1, 4))[row, own]
+                decoded = self.heads.box_coder.decode(coded, [frames[places]])[:, 0]
+                clipped: Tensor = box_ops.clip_boxes_to_image(decoded, size)
+                return clipped
+
+            def scores() -> Tensor:
+                return F.softmax(outputs["logits"], -1)[row, own]
+
+            outputs = LazyOutputs({"logits": logits, "scores": scores, "boxes": boxes}, labels=own)
+            return outputs
+
+        weight = head.fc6.weight.unflatten(1, (-1, *side))
+        return LinearStart(weight, head.fc6.bias, rest)
 
     def _rois(
         self,
         pool: Any,
         found: Found,
         frames: Tensor,
-        head: Callable[[Tensor], Outputs],
+        head: Callable[[Tensor, Tensor], Outputs],
         pooled: Tensor | None = None,
+        linear: LinearStart | None = None,
     ) -> RoIs:
         own = found.maps
         known = [name for name in self.names if name in pool.featmap_names]
@@ -218,10 +259,11 @@ class FasterRCNNDetector(TorchvisionDetector):
             pooled=pool_from(own) if pooled is None else pooled,
             frames=frames,
             level=self._pool_levels(pool, frames),
-            head=head,
+            head_at=head,
             pool=pool_from,
             matrices=matrices,
             least=lambda level: 1 / scale(level),
+            linear=linear,
         )
 
     def _objectness(self, found: Found, chosen: Entries) -> Cells:

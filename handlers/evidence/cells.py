@@ -13,6 +13,7 @@ from torch import Tensor
 from handlers.cam.gradient import DenseGradient, LocalGradient
 from handlers.detectors.base import Cells
 from handlers.evidence.scene import Piece, Question, in_chunks, jacobian, row_gradients, tapped
+from handlers.evidence.towers import OtherwiseError, from_towers, towers_of
 from handlers.tap import Tap, masked
 from handlers.targets.registry import Outputs
 
@@ -54,6 +55,13 @@ def from_cells(
     question: Question, part: Cells, level: int, shown: Shown | None = None
 ) -> Iterator[Piece]:
     """On one feature map; or on what the question's layer makes of it."""
+    towers = towers_of(question, part, level)
+    if towers:
+        try:
+            yield from from_towers(question, part, level, towers)
+            return
+        except OtherwiseError:
+            pass  # it came before the first piece: the ways below take any head
     maps = question.scene.maps[level]
     places = torch.where(part.level == level)[0]
     reach = part.reach(level)
@@ -86,6 +94,20 @@ def _from_whole(
         )
 
 
+def cut_windows(maps: Tensor, reach: int, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+    """Of a map [1, C, h, w] the cells up to `reach` around those of int64 rows and columns [n]:
+    [n, C, s, s], zero off the map; and [n, 1, s, s], one on the map and zero off it."""
+    height, width = maps.shape[-2:]
+    side = 2 * reach + 1
+    padded = F.pad(maps[0], (reach, reach, reach, reach))
+    inside = F.pad(maps.new_ones(1, height, width), (reach, reach, reach, reach))
+    offset = torch.arange(side, device=maps.device)
+    y = (row[:, None] + offset)[:, :, None].expand(-1, -1, side)
+    x = (column[:, None] + offset)[:, None, :].expand(-1, side, -1)
+    windows = padded[:, y, x].transpose(0, 1).contiguous()
+    return windows, inside[:, y, x].transpose(0, 1)
+
+
 def _from_windows(question: Question, part: Cells, level: int, shown: Shown) -> Iterator[Piece]:
     """The same from the windows that the head sees of the map: as a batch, once forward and back.
 
@@ -96,19 +118,12 @@ def _from_windows(question: Question, part: Cells, level: int, shown: Shown) -> 
     maps = question.scene.maps[level]
     places = torch.where(part.level == level)[0]
     reach = part.reach(level) or 0
-    height, width = maps.shape[-2:]
     side = 2 * reach + 1
-    padded = F.pad(maps[0], (reach, reach, reach, reach))
-    inside = F.pad(maps.new_ones(1, height, width), (reach, reach, reach, reach))
-    offset = torch.arange(side, device=maps.device)
     for own in in_chunks(len(places), len(maps[0]) * side * side * 4):
         row, column = part.row[places[own]], part.column[places[own]]
-        y = (row[:, None] + offset)[:, :, None].expand(-1, -1, side)
-        x = (column[:, None] + offset)[:, None, :].expand(-1, side, -1)
-        windows = padded[:, y, x].transpose(0, 1).contiguous()
-        mask = inside[:, y, x].transpose(0, 1)
+        windows, mask = cut_windows(maps, reach, row, column)
         centre = torch.full_like(row, reach)
-        where = (torch.arange(len(own), device=maps.device), centre, centre)
+        where = (torch.arange(len(own), device=row.device), centre, centre)
         seen: list[Outputs] = []
 
         def head(

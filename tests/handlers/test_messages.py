@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image
 from handlers.explainer import Explainer
 from handlers.images import PictureError
 from handlers.messages import (
+    affordable,
     detections_json,
     explanations_json,
     explanations_npz,
@@ -99,6 +101,7 @@ def test_json_and_npz_hold_the_explanations(explainer: Explainer) -> None:
         assert np.array_equal(arrays[f"heatmap_{place}"], each.heatmap.numpy())
         assert fields["box"] == list(each.box)
         assert fields["geometry"] == json.loads(str(arrays["geometries"][place]))
+        assert fields["in_box"] is bool(arrays["in_box"][place]) is False
         heat = fields["heatmap"]
         levels = np.asarray(Image.open(io.BytesIO(base64.b64decode(heat["png"]))))
         restored = levels / 255 * (heat["max"] - heat["min"]) + heat["min"]
@@ -109,3 +112,39 @@ def test_json_and_npz_hold_the_explanations(explainer: Explainer) -> None:
     assert arrays["scores"].tolist() == [np.float32(each.score) for each in explanations]
     assert json.loads(explanations_json(picture, []))["explanations"] == []
     assert np.load(io.BytesIO(explanations_npz(picture, [])))["boxes"].shape == (0, 4)
+
+
+def test_in_the_box_is_said_and_the_map_stays_whole(explainer: Explainer) -> None:
+    picture = random_picture(140, 190)
+    request = ExplainRequest(score_threshold=0.0, max_detections=2)
+    plain, inside = (
+        explainer.explain([picture], replace(request, normalize_in_box=value))[0]
+        for value in (False, True)
+    )
+    for one, other in zip(plain, inside, strict=True):
+        assert torch.equal(one.heatmap, other.heatmap)
+        assert one.geometry == other.geometry
+        assert not torch.equal(one.normalised(), other.normalised())
+    fields = json.loads(explanations_json(picture, inside))["explanations"]
+    assert [each["in_box"] for each in fields] == [True, True]
+    assert np.load(io.BytesIO(explanations_npz(picture, inside)))["in_box"].tolist() == [True] * 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "most", "text"),
+    [
+        ({"method": "drise", "masks": 1001}, 1, "1 to 1000 over HTTP"),
+        ({"method": "scorecam", "layer": "a,b"}, 1, "one name over HTTP: scorecam"),
+        ({"method": "fullgrad"}, 21, "max_detections: got 21; allowed: 1 to 20 over HTTP"),
+        ({"method": "guidedgradcam"}, 100, "1 to 20 over HTTP"),
+    ],
+)
+def test_what_costs_too_much(fields: dict[str, Any], most: int, text: str) -> None:
+    with pytest.raises(RequestError, match=text):
+        affordable(ExplainRequest(**fields), most)
+
+
+def test_masks_that_nobody_counted_are_as_many_as_are_allowed() -> None:
+    assert affordable(ExplainRequest("dclose"), 5).masks == 1000
+    assert affordable(ExplainRequest("fullgrad"), 20) == ExplainRequest("fullgrad")
+    assert affordable(ExplainRequest("odam", layer="a,b"), 100).masks is None

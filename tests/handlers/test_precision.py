@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,8 +56,16 @@ def test_a_compiler_that_fails_is_said_and_done_without(monkeypatch: pytest.Monk
 
 
 def test_what_is_compiled_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-    monkeypatch.setattr(torch, "compile", lambda function: lambda x: calls.append(1) or function(x))
+    calls: list[torch.Tensor] = []
+
+    def compiled(function: Callable[[torch.Tensor], Any]) -> Callable[[torch.Tensor], Any]:
+        def run(tensors: torch.Tensor) -> Any:
+            calls.append(tensors)
+            return function(tensors)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", compiled)
     monkeypatch.setattr("handlers.network.has_bfloat16_units", lambda device: False)
     request = ExplainRequest(score_threshold=0.0, max_detections=3)
     exact, fast = explainer("fp32").explain(PICTURES, request), explainer("fast")
@@ -63,6 +74,41 @@ def test_what_is_compiled_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     assert len(calls) == 1  # one batch
     for one, other in zip(exact[0], found[0], strict=True):
         assert float((one.heatmap - other.heatmap).abs().max()) <= 1e-3 * float(one.heatmap.max())
+
+
+def test_a_wrapped_forward_is_used_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    monkeypatch.setattr("handlers.network.has_bfloat16_units", lambda device: False)
+    model = small_model("fasterrcnn_regnet_small_fpn")
+    backbone = model.get_submodule("backbone")
+    own = backbone.forward
+
+    def halved(tensors: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {name: each / 2 for name, each in own(tensors).items()}
+
+    monkeypatch.setitem(vars(backbone), "forward", halved)
+    exact = Explainer.from_model(model, CATEGORIES).detect(PICTURES)
+    fast = Explainer.from_model(model, CATEGORIES, precision="fast").detect(PICTURES)
+    assert vars(backbone)["forward"] is halved
+    for one, other in zip(exact, fast, strict=True):
+        assert torch.allclose(one.scores, other.scores, atol=1e-4)
+
+
+def test_threads_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    fast = explainer("fast")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: fast.detect(PICTURES[:1])[0].scores, range(8)))
+    assert all(torch.equal(each, found[0]) for each in found)
+
+
+def test_out_of_memory_is_not_the_compilers_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(tensors: torch.Tensor) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "compile", lambda function: full)
+    with pytest.raises(torch.OutOfMemoryError):
+        explainer("fast").detect(PICTURES[:1])
 
 
 def test_units_are_used(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,5 +16,8 @@ def test_a_duplicate_is_refused() -> None:
 
 
 def test_modules_of_the_package_register_themselves() -> None:
-    gradient = ["gradcam", "gradcam++", "hirescam", "layercam", "odam", "xgradcam"]
-    assert METHODS.names() == ["eigencam", "eigengradcam", *gradient]
+    assert METHODS.names() == [
+        *("ablationcam", "dclose", "drise", "eigencam", "eigengradcam", "fullgrad", "gcame"),
+        *("gradcam", "gradcam++", "guided", "guidedgradcam", "hirescam", "layercam", "odam"),
+        *("scorecam", "ssgradcam", "ssgradcam++", "xgradcam"),
+    ]

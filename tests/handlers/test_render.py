@@ -196,6 +196,32 @@ def test_a_map_without_heat_says_so() -> None:
     assert noted[112:, :100].max() > 200 > 100 > plain[112:, :100].max()
 
 
+def in_box(box: tuple[float, float, float, float], rising: bool) -> Explanation:
+    """A map that rises (or falls) by one from column to column, 4 pixels wide each."""
+    values = torch.arange(40.0).expand(30, 40)
+    geometry = Geometry(160, 120, 160.0, 120.0, 1.0, 1.0)
+    heatmap = values if rising else 39 - values
+    return replace(REPORTED, box=box, heatmap=heatmap, geometry=geometry, in_box=True)
+
+
+@pytest.mark.parametrize("longest", [160, 80])
+def test_in_boxes_alone_with_the_larger_value_where_they_overlap(longest: int) -> None:
+    left, right = in_box((16, 40, 96, 80), rising=True), in_box((64, 40, 144, 80), rising=False)
+    light = brightness(overlay_all(PICTURE, [left, right], longest))
+    factor = 160 // longest
+    row = light[60 // factor]
+    outside, coldest, warm, hot = (row[place // factor] for place in (8, 24, 48, 80))
+    assert outside == row[152 // factor] == light[116 // factor, 80 // factor]
+    assert outside <= coldest < warm < hot
+    # Each is as hot, 0.8, in the middle of the overlap; beside it they mirror each other.
+    assert row[56 // factor] == pytest.approx(row[104 // factor], abs=6)
+
+
+def test_a_flat_map_in_its_box_says_so() -> None:
+    flat = replace(in_box((16, 40, 96, 80), rising=True), heatmap=torch.ones(6, 8))
+    assert brightness(overlay(PICTURE, flat))[112:, :150].max() > 200
+
+
 @pytest.mark.parametrize("longest", [80, 320])
 def test_resized_moves_box_and_heat(longest: int) -> None:
     picture, (moved,) = resized(PICTURE, [REPORTED], longest)

@@ -3,8 +3,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
-from handlers.schema import ExplainRequest, RequestError
+from handlers.images import Geometry
+from handlers.schema import ExplainRequest, Explanation, RequestError
 
 
 def test_fields_from_text_and_json() -> None:
@@ -42,3 +44,37 @@ def test_wrong_fields(fields: dict[str, Any], message: str | None) -> None:
 
 def test_a_long_value_is_cut_in_the_message() -> None:
     assert len(str(RequestError("picture", "x" * 10_000, "bytes"))) < 150
+
+
+MAP = [[1.0, 2.0, 3.0, 9.0], [5.0, 4.0, 7.0, 8.0]]
+# A picture of 4 x 2 pixels whose map has a cell for each.
+SEEN = Geometry(4, 2, 4.0, 2.0, 1.0, 1.0)
+
+
+def shown(box: tuple[float, float, float, float], values: list[list[float]]) -> list[list[float]]:
+    heatmap = torch.tensor(values)
+    each = Explanation(
+        *(0, box, 1, "cat", 0.9, "odam", "class", "emitting", "0", heatmap, SEEN), in_box=True
+    )
+    found: list[list[float]] = each.normalised().tolist()
+    assert each.on_picture().tolist() == values
+    return found
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ((0.0, 0.0, 2.0, 2.0), [[0, 0.25, 0, 0], [1, 0.75, 0, 0]]),
+        ((0.9, 0.1, 2.1, 0.9), [[0, 0.5, 1, 0], [0, 0, 0, 0]]),  # to whole pixels
+        ((1.0, 0.0, 3.0, 2.0), [[0, 0, 0.2, 0], [0, 0.4, 1, 0]]),
+        ((-5.0, -5.0, 99.0, 0.5), [[0, 0.125, 0.25, 1], [0, 0, 0, 0]]),  # to the picture
+        ((2.2, 1.1, 2.3, 1.2), [[0] * 4] * 2),  # one pixel is flat
+        ((4.0, 2.0, 4.0, 2.0), [[0] * 4] * 2),  # the last, at the border
+        ((-3.0, 0.0, -1.0, 2.0), [[0] * 4, [1, 0, 0, 0]]),  # the first column
+    ],
+)
+def test_normalised_in_the_box(
+    box: tuple[float, float, float, float], expected: list[list[float]]
+) -> None:
+    torch.testing.assert_close(torch.tensor(shown(box, MAP)), torch.tensor(expected).float())
+    assert shown(box, [[3.0] * 4] * 2) == [[0.0] * 4] * 2

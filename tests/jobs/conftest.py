@@ -103,7 +103,7 @@ class QuickExplainer(Explainer):
         self,
         pictures: Sequence[Tensor],
         request: ExplainRequest | None = None,
-        batch_size: int = 8,
+        batch_size: int | None = None,
     ) -> list[list[Explanation]]:
         if any(picture.shape[2] == CURSED_WIDTH for picture in pictures):
             raise PictureError("a cursed picture")

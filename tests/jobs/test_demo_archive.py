@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from PIL import Image
 
 from handlers.explainer import Explainer, ExplainRequest
 from handlers.images import decode_picture, to_image
-from handlers.render import encode_jpeg
+from handlers.render import encode_jpeg, overlay_all
 from jobs.__main__ import main
 from jobs.store import open_store
 from jobs.sweep import draw
@@ -53,6 +55,29 @@ def test_a_folder_of_scenes_and_broken_pictures(
         np.testing.assert_allclose(stored, each.heatmap.numpy(), atol=2e-3 * row["map_max"])
         assert output.find(f"shards/00000/overlays/{key}.{each.index:03d}.jpg")
     assert output.find("contact-sheet.jpg")
+
+
+def test_the_input_is_a_layer_and_the_record_says_what_was_asked(
+    demo_archive: Path, demo: Explainer, tmp_path: Path
+) -> None:
+    picture = scene_picture(0)
+    to_image(picture).save(tmp_path / "scene.png")
+    asked = "--method guided --normalize-in-box --seed 5 --masks 9 --ablation fixed --channels 0.5"
+    command = ["explain", "--archive", str(demo_archive), "--input", str(tmp_path / "scene.png")]
+    assert main([*command, "--output", str(tmp_path / "out"), *asked.split()]) == 0
+    output = open_store(str(tmp_path / "out"))
+    rows = read_rows(output.read("shards/00000/detections.parquet"))
+    assert {row["layer"] for row in rows} == {"input"}
+    options = json.loads(output.read("run.json"))["options"]
+    given = {"normalize_in_box": True, "seed": 5, "masks": 9, "ablation": "fixed", "channels": 0.5}
+    assert {name: options[name] for name in given} == given
+    request = ExplainRequest(method="guided", normalize_in_box=True)
+    expected = encode_jpeg(overlay_all(picture, demo.explain([picture], request)[0]))
+    drawn = output.read("shards/00000/overlays/scene.png.jpg")
+    one, other = (
+        np.asarray(Image.open(io.BytesIO(data)), np.float32) for data in (drawn, expected)
+    )
+    assert np.abs(one - other).mean() < 0.1
 
 
 def test_a_sweep_over_the_backbone(demo_archive: Path, demo: Explainer, tmp_path: Path) -> None:

@@ -7,13 +7,16 @@ import io
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
-from handlers.schema import ExplainRequest
+from handlers.schema import ABLATIONS, ExplainRequest
 from handlers.targets.registry import TARGETS
+from jobs import options as job_options
 from jobs.__main__ import main, parse
+from jobs.arguments import REQUEST_FIELDS
 from jobs.options import (
     ArchiveFacts,
     JobOptions,
@@ -34,6 +37,7 @@ def test_every_option_reaches_the_worker_unchanged() -> None:
     text = """explain --archive s3://b/a.mar --input a.jpg b.jpg --input c --output s3://b/o
         --method odam --target box --layer roi --fuse --category dog --score-threshold 0.25
         --max-detections 7 --box 1 2 3.5 4 --candidates 20 --sum-boxes --batch-size 4
+        --normalize-in-box --ablation tutorial --channels 0.1 --masks 500 --seed 0
         --device cuda:1 --precision bf16 --shard-size 9 --overlays all --engine local"""
     options = parse(text.split())
     assert options == JobOptions(
@@ -51,6 +55,11 @@ def test_every_option_reaches_the_worker_unchanged() -> None:
             "box": [1.0, 2.0, 3.5, 4.0],
             "candidates": 20,
             "sum_boxes": True,
+            "normalize_in_box": True,
+            "ablation": "tutorial",
+            "channels": 0.1,
+            "masks": 500,
+            "seed": 0,
         },
         batch_size=4,
         device="cuda:1",
@@ -74,6 +83,7 @@ def test_every_option_of_a_sweep() -> None:
     options = parse(needed.split())
     assert options == SweepOptions("a.mar", "a.png", "s3://b/grid.PNG", ("roi", "body.*"))
     more = "--methods odam --target box --category dog --score-threshold 0.1 --max-detections 2"
+    more += " --normalize-in-box --ablation fixed --channels 1 --masks 9 --seed 7"
     options = parse(f"{needed} {more} --candidates 3 --device cuda --precision bf16".split())
     request = {
         "target": "box",
@@ -81,6 +91,11 @@ def test_every_option_of_a_sweep() -> None:
         "score_threshold": 0.1,
         "max_detections": 2,
         "candidates": 3,
+        "normalize_in_box": True,
+        "ablation": "fixed",
+        "channels": 1.0,
+        "masks": 9,
+        "seed": 7,
     }
     assert options == SweepOptions(
         "a.mar", "a.png", "s3://b/grid.PNG", ("roi", "body.*"), ("odam",), request, "cuda", "bf16"
@@ -103,6 +118,7 @@ def assert_reaches_the_worker(options: Options) -> None:
         (["--box", "1,2,3.5,4"], {"box": [1, 2, 3.5, 4]}),
         (["--box", "1,", "2,", "3,", "4"], {"box": [1, 2, 3, 4]}),
         (["--save-raw"], {"save_raw": True}),
+        (["--seed", "9223372036854775807"], {"seed": 2**63 - 1}),
     ],
 )
 def test_forms_of_a_request(given: list[str], expected: dict[str, object]) -> None:
@@ -128,6 +144,12 @@ def test_forms_of_a_request(given: list[str], expected: dict[str, object]) -> No
         (["explain", *NEEDED, "--box", "1,2,3,x"], "four numbers x1 y1 x2 y2, got 1,2,3,x"),
         (["explain", *NEEDED, "--candidates", "0"], "at least 1, got 0"),
         (["explain", *NEEDED, "--save-raw", "--fuse"], "without --fuse"),
+        (["explain", *NEEDED, "--channels", "0"], "a number above 0, at most 1, got 0"),
+        (["explain", *NEEDED, "--channels", "2"], "from 0 to 1, got 2"),
+        (["explain", *NEEDED, "--masks", "0"], "at least 1, got 0"),
+        (["explain", *NEEDED, "--seed", "-1"], "from 0 to 2^63 - 1, got -1"),
+        (["explain", *NEEDED, "--seed", "9223372036854775808"], "from 0 to 2^63 - 1, got 9"),
+        (["explain", *NEEDED, "--ablation", "some"], "'fixed', 'tutorial'"),
         (["sweep", *NEEDED[:-1], "o.png"], "required: --layers"),
         (["sweep", *NEEDED, "--layers", "roi"], "ending in .png, .jpg, .jpeg, got out"),
     ],
@@ -139,6 +161,11 @@ def test_wrong_usage(
         parse(arguments)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_every_field_of_a_request_can_be_given() -> None:
+    assert set(REQUEST_FIELDS) == {each.name for each in fields(ExplainRequest)}
+    assert job_options.ABLATIONS == ABLATIONS
 
 
 def test_the_readme_names_every_option_and_target() -> None:

@@ -158,7 +158,7 @@ class BreakingExplainer(QuickExplainer):
         self,
         pictures: Sequence[Tensor],
         request: ExplainRequest | None = None,
-        batch_size: int = 8,
+        batch_size: int | None = None,
     ) -> list[list[Explanation]]:
         raise self.error
 

@@ -1,0 +1,343 @@
+"""Gradients through heads that are chains of modules: a tower, and one last convolution.
+
+Only towers that the target depends on run. The last convolution is asked for one cell of each
+detection, so that it costs next to nothing however many classes it tells apart. A tower of plain
+convolutions runs on the window that a detection's cell sees, which shrinks with every layer. One
+with a GroupNorm couples all cells of a map: it runs on the whole map, once forward, and backward
+for each detection of a chunk as one batch; there the cost is the arithmetic of its convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from handlers.cam.gradient import DenseGradient, LocalGradient
+from handlers.detectors.base import Cells
+from handlers.detectors.torchvision_base import reach
+from handlers.evidence.chain import Passed, passed
+from handlers.evidence.scene import Piece, Question, in_chunks
+from handlers.schema import RequestError
+
+
+@runtime_checkable
+class Chained(Protocol):
+    """A detector whose head is chains of modules, each run one after the other."""
+
+    def head_modules(self, level: int) -> list[list[nn.Module]]:
+        """The chains that run on a level; several may begin with the same modules."""
+
+
+@dataclass(frozen=True)
+class Tower:
+    """modules: one after the other; none where a head is one convolution. lasts: the convolution
+    that ends each chain which the tower begins."""
+
+    modules: tuple[nn.Module, ...]
+    lasts: tuple[nn.Conv2d, ...]
+
+    @cached_property
+    def coupled(self) -> bool:
+        """It couples all cells of a map."""
+        return any(isinstance(each, nn.GroupNorm) for each in self.modules)
+
+    @cached_property
+    def radius(self) -> int:
+        """How many cells around its own an output depends on, were there no GroupNorm."""
+        return reach(each for each in self.modules if isinstance(each, nn.Conv2d)) or 0
+
+    @cached_property
+    def last_radius(self) -> int:
+        """How many cells of what the tower gives the last convolutions see around one."""
+        return max(reach([each]) or 0 for each in self.lasts)
+
+
+def towers_of(question: Question, part: Cells, level: int) -> list[Tower]:
+    """Of a level's head; none where it is not made of chains of known modules."""
+    detector = question.scene.detector
+    if question.layer is not None or part.whole is None or part.convolve_all:
+        return []
+    if not isinstance(detector, Chained):
+        return []
+    found: dict[tuple[nn.Module, ...], list[nn.Conv2d]] = {}
+    for chain in detector.head_modules(level):
+        leaves = [leaf for each in chain for leaf in _leaves(each)]
+        *modules, last = leaves
+        if type(last) is not nn.Conv2d or not all(map(_plain, leaves)):
+            return []
+        found.setdefault(tuple(modules), []).append(last)
+    towers = [Tower(modules, tuple(lasts)) for modules, lasts in found.items()]
+    coupled = any(each.coupled for each in towers)
+    modules = [module for each in towers for module in (*each.modules, *each.lasts)]
+    if coupled:
+        known = all(isinstance(each, (nn.Conv2d, nn.GroupNorm, nn.ReLU)) for each in modules)
+        modules = [each for each in modules if not isinstance(each, nn.GroupNorm)]
+    else:
+        known = True
+    return towers if known and reach(modules) is not None else []
+
+
+def _leaves(module: nn.Module) -> list[nn.Module]:
+    """Also those that stand in a chain several times."""
+    several = module.named_modules(remove_duplicate=False)
+    return [each for _, each in several if not any(True for _ in each.children())]
+
+
+def _plain(module: nn.Module) -> bool:
+    """Known here to do no more than its type says; of a group of one channel, a single cell has no
+    statistics."""
+    if isinstance(module, nn.GroupNorm):
+        return type(module) is nn.GroupNorm and module.num_groups < module.num_channels
+    return not isinstance(module, nn.Conv2d) or type(module) is nn.Conv2d
+
+
+class OtherwiseError(Exception):
+    """The head is no chain of its modules, one after the other: it comes to other scalars."""
+
+
+def from_towers(
+    question: Question, part: Cells, level: int, towers: Sequence[Tower]
+) -> Iterator[Piece]:
+    """For the detections of a level. Raises OtherwiseError, before the first of them."""
+    places = torch.where(part.level == level)[0]
+    used = [True] * len(towers)
+    # To find out costs as much as a convolution or two.
+    if any(each.radius > 1 for each in towers):
+        used = _used(question, part, level, towers, places[:1])
+    run = _on_whole_map if any(each.coupled for each in towers) else _on_windows
+    uses = [Use(*each) for each in zip(towers, used, strict=True)]
+    yield from run(question, part, level, uses, places)
+
+
+@dataclass(frozen=True)
+class Use:
+    """needed: some scalar depends on the tower."""
+
+    tower: Tower
+    needed: bool
+
+
+def _blank(tower: Tower, places: Tensor, like: Tensor) -> Tensor:
+    """Instead of what a tower gave the last convolutions to see."""
+    side = 2 * tower.last_radius + 1
+    return like.new_zeros(len(places), tower.lasts[0].in_channels, side, side)
+
+
+def _used(
+    question: Question, part: Cells, level: int, towers: Sequence[Tower], places: Tensor
+) -> list[bool]:
+    maps = question.scene.maps[level]
+    with torch.enable_grad():
+        blank = [_blank(each, places, maps).requires_grad_() for each in towers]
+        scalars = _scalars(question, part, level, towers, places, blank)
+        found = [each.sum() for each in scalars if each.requires_grad]
+        if not found:
+            return [False] * len(towers)
+        gradients = torch.autograd.grad(torch.stack(found).sum(), blank, allow_unused=True)
+    return [each is not None for each in gradients]
+
+
+def _scalars(
+    question: Question,
+    part: Cells,
+    level: int,
+    towers: Sequence[Tower],
+    places: Tensor,
+    given: Sequence[Tensor],
+) -> Sequence[Tensor]:
+    """The scalars of detections, of the windows [n, C, s, s] around their cells of what each tower
+    gave. The head runs on maps of one cell; only its last convolutions are shown the windows."""
+    maps = question.scene.maps[level]
+    nothing = maps.new_zeros(len(places), maps.shape[1], 1, 1)
+    zero = torch.zeros_like(places)
+    where = (torch.arange(len(places), device=places.device), zero, zero)
+    with ExitStack() as stack:
+        for tower, windows in zip(towers, given, strict=True):
+            for last in tower.lasts:
+                stack.enter_context(_shown(last, windows))
+        return question.scalars(part.read(part.convolve(nothing, level), places, where))
+
+
+@contextmanager
+def _shown(last: nn.Conv2d, windows: Tensor) -> Iterator[None]:
+    """While open, `last` is given windows [n, C, s, s], and gives what it makes of their middles
+    [n, K, 1, 1]: windows are as large as it sees, so that it needs no padding."""
+    margin = windows.shape[-1] // 2 - (reach([last]) or 0)
+    windows = _cropped(windows, margin)
+    handle = last.register_forward_pre_hook(lambda _, arguments: (windows, *arguments[1:]))
+    padding, last.padding = last.padding, (0, 0)
+    try:
+        yield
+    finally:
+        last.padding = padding
+        handle.remove()
+
+
+def _cropped(maps: Tensor, margin: int) -> Tensor:
+    height, width = maps.shape[-2:]
+    return maps[..., margin : height - margin, margin : width - margin]
+
+
+def _cells(part: Cells, places: Tensor, radius: int) -> tuple[Tensor, Tensor]:
+    """Rows [n, s, 1] and columns [n, 1, s] of the windows around detections' cells, on a map with
+    `radius` cells of padding."""
+    offset = torch.arange(2 * radius + 1, device=places.device)
+    row = part.row[places, None] + offset
+    column = part.column[places, None] + offset
+    return row[:, :, None], column[:, None, :]
+
+
+def _windows(part: Cells, maps: Tensor, places: Tensor, radius: int) -> Tensor:
+    """[n, C, s, s] of a map [1, C, h, w], zero off it."""
+    row, column = _cells(part, places, radius)
+    padded = F.pad(maps[0], (radius,) * 4)
+    return padded[:, row, column].transpose(0, 1).contiguous()
+
+
+def _check(question: Question, part: Cells, places: Tensor, scalars: Sequence[Tensor]) -> None:
+    """Raises OtherwiseError if the detector itself came to other scalars: modules may be wired
+    otherwise than they are listed, or be called by functions."""
+    try:
+        assert part.whole is not None  # detectors with chains have it
+        outputs = question.scalars(part.whole.rows(places))
+    except RequestError:  # an output that was not kept, such as FCOS's centerness
+        level = int(part.level[places[0]])
+        with torch.no_grad():
+            outputs = question.scalars(part.outputs_at(question.scene.maps[level], level, places))
+    for found, expected in zip(scalars, outputs, strict=True):
+        largest = float(expected.abs().max())
+        if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * largest):
+            raise OtherwiseError
+
+
+def _gradients(
+    scalars: Sequence[Tensor], leaves: Sequence[Tensor]
+) -> Iterator[list[Tensor | None]]:
+    """For each scalar d scalar_n / d leaf_n of each leaf, None where it does not depend on it."""
+    for each in scalars:
+        if each.requires_grad:
+            yield list(
+                torch.autograd.grad(each.sum(), leaves, retain_graph=True, allow_unused=True)
+            )
+        else:
+            yield [None] * len(leaves)
+
+
+def _on_windows(
+    question: Question, part: Cells, level: int, uses: Sequence[Use], places: Tensor
+) -> Iterator[Piece]:
+    maps = question.scene.maps[level]
+    seen = (each.tower for each in uses if each.needed)
+    radius = max((tower.radius + tower.last_radius for tower in seen), default=0)
+    ones = torch.ones_like(maps[:, :1])
+    for own in in_chunks(len(places), 4 * maps.shape[1] * (2 * radius + 1) ** 2):
+        own_places = places[own]
+        mask = _windows(part, ones, own_places, radius)
+        with torch.enable_grad():
+            leaf = _windows(part, maps, own_places, radius).requires_grad_()
+            given = [
+                _shrunk(each.tower, leaf, mask, radius)
+                if each.needed
+                else _blank(each.tower, own_places, maps)
+                for each in uses
+            ]
+            towers = [each.tower for each in uses]
+            scalars = _scalars(question, part, level, towers, own_places, given)
+            _check(question, part, own_places, scalars)
+            found = [
+                torch.zeros_like(leaf) if each is None else each * mask
+                for (each,) in _gradients(scalars, [leaf])
+            ]
+        top, left = part.row[own_places] - radius, part.column[own_places] - radius
+        yield Piece(
+            own_places,
+            [LocalGradient(maps[0], each, top, left) for each in found],
+            [question.scene.grid(maps)] * len(own),
+        )
+
+
+def _shrunk(tower: Tower, windows: Tensor, mask: Tensor, radius: int) -> Tensor:
+    """What a tower makes of the middles of windows [n, C, s, s] of that radius. Zero padding is
+    what its convolutions see off the map, so that is zeroed (by the mask) before each."""
+    margin = radius - tower.radius - tower.last_radius
+    windows, mask = _cropped(windows, margin), _cropped(mask, margin)
+    windows = windows.clone()  # the first module may work in place
+    for module in tower.modules:
+        wide = reach([module]) or 0
+        if not wide:
+            windows = module(windows)
+            continue
+        assert isinstance(module, nn.Conv2d)  # the only one with a reach
+        windows = F.conv2d(
+            windows * mask,
+            *(module.weight, module.bias, 1, 0, module.dilation, module.groups),
+        )
+        mask = _cropped(mask, wide)
+    return windows * mask
+
+
+def _on_whole_map(
+    question: Question, part: Cells, level: int, uses: Sequence[Use], places: Tensor
+) -> Iterator[Piece]:
+    maps = question.scene.maps[level].detach()
+    towers = [each.tower for each in uses]
+    with torch.no_grad():
+        runs = [passed(each.tower.modules, maps) if each.needed else None for each in uses]
+    # Of each detection its gradient, and on the way as much again.
+    for own in in_chunks(len(places), 2 * maps.numel()):
+        own_places = places[own]
+        with torch.enable_grad():
+            given = [
+                _blank(tower, own_places, maps)
+                if run is None
+                else _windows(part, run.given, own_places, tower.last_radius)
+                for tower, run in zip(towers, runs, strict=True)
+            ]
+            leaves = [each.requires_grad_() for each in given]
+            scalars = _scalars(question, part, level, towers, own_places, given)
+            _check(question, part, own_places, scalars)
+            found = list(_gradients(scalars, leaves))
+        with torch.no_grad():
+            several = [_back(part, maps, runs, each, own_places) for each in found]
+        evidence = [DenseGradient(maps[0], each) for each in several]
+        yield Piece(own_places, evidence, [question.scene.grid(maps)] * len(own))
+
+
+def _back(
+    part: Cells,
+    maps: Tensor,
+    runs: Sequence[Passed | None],
+    gradients: Sequence[Tensor | None],
+    places: Tensor,
+) -> Tensor:
+    """d scalar_n / d map [n, C, h, w] of those on the windows of what each tower gave."""
+    several = [
+        run.back(_spread(part, each, places, run.given))
+        for run, each in zip(runs, gradients, strict=True)
+        if run is not None and each is not None
+    ]
+    if not several:
+        return maps.new_zeros(len(places), *maps.shape[1:])
+    total = several[0]
+    for each in several[1:]:
+        total += each
+    return total
+
+
+def _spread(part: Cells, gradient: Tensor, places: Tensor, given: Tensor) -> Tensor:
+    """d / d given [n, C, h, w] of d / d windows of it [n, C, s, s]."""
+    number, radius = len(gradient), gradient.shape[-1] // 2
+    height, width = given.shape[-2:]
+    whole = given.new_zeros(number, height, width, given.shape[1])
+    row, column = (each - radius for each in _cells(part, places, radius))
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    picture, y, x = torch.where(inside)
+    whole[picture, row[picture, y, 0], column[picture, 0, x]] = gradient[picture, :, y, x]
+    return whole.permute(0, 3, 1, 2)  # in the order of channels_last

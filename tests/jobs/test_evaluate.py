@@ -1,0 +1,230 @@
+"""Methods measured beside the controls: in this process, and by the command line."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from handlers.explainer import Explainer
+from handlers.images import to_image
+from handlers.metrics.faithfulness import FaithfulnessOptions
+from handlers.schema import ExplainRequest, RequestError
+from jobs import evaluate as module
+from jobs.__main__ import parse
+from jobs.errors import ConflictError, UsageError
+from jobs.evaluate import evaluate, summarised
+from jobs.measure import (
+    CONTROLS,
+    FIGURES,
+    GAUSSIAN,
+    RANDOM,
+    MeasureOptions,
+    chosen_boxes,
+    explained,
+    gaussian,
+    measure,
+    random_fields,
+    with_map,
+)
+from jobs.options import EvaluateOptions
+from tests.conftest import scene_picture
+
+QUICK = MeasureOptions(per_picture=2, faithfulness=FaithfulnessOptions(steps=3))
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> EvaluateOptions:
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        to_image(scene_picture(number)).save(tmp_path / f"in/{number}.png")
+    return EvaluateOptions(
+        "demo.mar",
+        (str(tmp_path / "in"),),
+        str(tmp_path / "out"),
+        controls=True,
+        methods=("odam",),
+        layers=("emitting", "emitting+backbone.body.block3"),
+        detections=2,
+        per_picture=1,
+        steps=2,
+    )
+
+
+def row(name: str, picture: str, index: int, value: float) -> dict[str, Any]:
+    figures = {**dict.fromkeys(FIGURES, value), "seconds": 1.0, "blurred": 0.0}
+    return {"map": name, "picture": picture, "index": index, **figures}
+
+
+def test_means_errors_and_paired_differences_by_hand() -> None:
+    values = {("a", 0): (0.1, 0.5), ("b", 0): (0.2, 0.4), ("c", 0): (0.6, 0.6)}
+    rows = [
+        row(name, *place, value)
+        for place, pair in values.items()
+        for name, value in zip((GAUSSIAN, "odam"), pair, strict=True)
+    ]
+    found = summarised(rows)
+    # 0.1, 0.2, 0.6: deviations -0.2, -0.1, 0.3; sqrt(0.14 / 2 / 3).
+    assert found[GAUSSIAN]["deletion"] == pytest.approx((0.3, math.sqrt(0.14 / 6)))
+    # 0.4, 0.2, 0.0: sqrt(0.08 / 2 / 3).
+    less = found["odam"][f"less {GAUSSIAN}"]["insertion"]
+    assert less == pytest.approx((0.2, math.sqrt(0.08 / 6)))
+    assert f"less {RANDOM}" not in found["odam"]
+    assert not any(each.startswith("less") for each in found[GAUSSIAN])
+
+
+def test_boxes_of_a_picture_are_no_independent_evidence() -> None:
+    rows = [row("odam", picture, index, value) for picture, index, value in TWICE]
+    # Every box twice: as if there were one of each, 0.2 and 0.4: sqrt(0.02 / 1 / 2).
+    assert summarised(rows)["odam"]["energy"] == pytest.approx((0.3, 0.1))
+    assert math.isnan(summarised(rows[:2])["odam"]["energy"][1])
+
+
+TWICE = [("a", 0, 0.2), ("a", 1, 0.2), ("b", 0, 0.4), ("b", 1, 0.4)]
+
+
+def test_a_map_of_the_box_beats_one_of_the_rest(demo: Explainer) -> None:
+    picture = scene_picture(4)
+    boxes = chosen_boxes(demo, picture, QUICK)
+
+    def box_and_rest(sign: float) -> Any:
+        def make(picture: Any, boxes: Any) -> Any:
+            height, width = picture.shape[1:]
+            maps = []
+            for each in boxes:
+                heat = torch.zeros(height, width)
+                x1, y1, x2, y2 = (round(edge) for edge in each.box)
+                heat[y1:y2, x1:x2] = 1.0
+                maps.append(with_map(picture, each, heat if sign > 0 else 1 - heat))
+            return maps
+
+        return make
+
+    makers = {"box": box_and_rest(1), "rest": box_and_rest(-1), GAUSSIAN: gaussian}
+    rows = measure(demo, picture, boxes, makers, QUICK)
+    assert [each["map"] for each in rows[::2]] == ["box", "rest", GAUSSIAN]
+    box, rest, _ = rows[::2]
+    assert (box["pointing"], rest["pointing"]) == (1, 0)
+    assert box["energy"] > 0.95
+    assert rest["energy"] < 0.05
+    assert box["deletion"] < rest["deletion"]
+    assert box["insertion"] > rest["insertion"]
+    for each in rows:
+        assert each["deletion_score_raw"] == pytest.approx(each["deletion_score"] * each["score"])
+        # Three points, the first of which is the whole picture.
+        assert each["deletion"] >= 0.25
+
+
+def test_controls_and_methods_are_of_the_same_boxes(demo: Explainer) -> None:
+    picture = scene_picture(4)
+    boxes = chosen_boxes(demo, picture, replace(QUICK, per_picture=3))
+    assert len(boxes) == 3
+    assert min(each.score for each in boxes) > 0.5
+    stock = demo.explain([picture])[0]
+    for make in (gaussian, random_fields(0), explained(demo, ExplainRequest(method="gradcam"))):
+        maps = make(picture, boxes)
+        assert [each.index for each in maps] == [each.index for each in boxes]
+        for each in maps:
+            assert each.box == pytest.approx(stock[each.index].box, abs=0.05)
+    one, other = (random_fields(0)(picture, boxes)[place].heatmap for place in (0, 1))
+    assert not torch.equal(one, other)
+
+
+def test_the_command_measures_writes_and_resumes(
+    options: EvaluateOptions,
+    demo: Explainer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert evaluate(options, demo) == 0
+    printed = capsys.readouterr().out
+    out = Path(options.output)
+    record = json.loads((out / "evaluation.json").read_text())
+    table = (out / "evaluation.md").read_text()
+    assert table in printed
+    names = [*CONTROLS, "odam emitting", "odam emitting+backbone.body.block3"]
+    assert list(record["summary"]) == names
+    assert all(f"| {name} |" in table for name in names)
+    assert {len(rows) for rows in record["pictures"].values()} == {len(names)}
+    # Half a run is taken up again: only the picture that is missing is measured.
+    first = dict([*record["pictures"].items()][:1])
+    half = {"settings": record["settings"], "pictures": first}
+    (out / "evaluation.json").write_text(json.dumps(half))
+    seen = []
+
+    def noting(*arguments: Any) -> Any:
+        seen.append(arguments)
+        return measure(*arguments)
+
+    monkeypatch.setattr(module, "measure", noting)
+    assert evaluate(options, demo) == 0
+    again = json.loads((out / "evaluation.json").read_text())
+    assert len(seen) == 1
+    for name, own in record["summary"].items():
+        assert again["summary"][name]["deletion"] == own["deletion"]
+    assert evaluate(options, demo) == 0
+    assert len(seen) == 1
+    with pytest.raises(ConflictError, match="another evaluation's: its maps differ"):
+        evaluate(replace(options, methods=("gradcam",)), demo)
+
+
+def test_what_cannot_be_measured(options: EvaluateOptions, demo: Explainer) -> None:
+    with pytest.raises(RequestError, match="method: got 'nonesuch'"):
+        evaluate(replace(options, methods=("nonesuch",)), demo)
+    with pytest.raises(UsageError, match="no box scores more than 1"):
+        evaluate(replace(options, score_threshold=1.0), demo)
+
+
+def test_too_few_pictures_are_said(
+    options: EvaluateOptions, demo: Explainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(options.inputs[0], "broken.png").write_bytes(b"no picture")
+    few = replace(options, methods=(), detections=50)
+    assert evaluate(few, demo) == 3
+    said = capsys.readouterr().err
+    assert "broken.png: not a picture" in said
+    assert "only 2 of 50 boxes" in said
+
+
+def test_arguments() -> None:
+    line = "evaluate --controls --archive a.mar --input in --output out --methods odam,gradcam"
+    line += " --layers emitting a+b --detections 7 --target probability --steps 11 --seed 3"
+    assert parse(line.split()) == EvaluateOptions(
+        "a.mar",
+        ("in",),
+        "out",
+        controls=True,
+        methods=("odam", "gradcam"),
+        layers=("emitting", "a+b"),
+        target="probability",
+        detections=7,
+        steps=11,
+        seed=3,
+    )
+    for wrong in ("--steps 1", "--blur 0", "--growth 0.5", "--detections 0", "--growth x"):
+        with pytest.raises(SystemExit) as ended:
+            parse(f"evaluate --archive a --input i --output o {wrong}".split())
+        assert ended.value.code == 2
+
+
+@pytest.mark.full
+def test_the_command_line_runs_the_archives_code(
+    options: EvaluateOptions, demo_archive: Path
+) -> None:
+    command = [sys.executable, "-m", "jobs", "evaluate", "--controls"]
+    command += ["--archive", str(demo_archive), "--input", *options.inputs]
+    command += ["--output", options.output, "--methods", "odam", "--layers", "emitting"]
+    command += ["--detections", "1", "--per-picture", "1", "--steps", "2"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| odam emitting |" in done.stdout
+    command[-1] = "3"
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 6, done.stderr
