@@ -1,10 +1,13 @@
-"""Train the shipped detector from nothing on made-up scenes.
+"""Train the shipped detector from nothing on made-up scenes, or another to measure on.
 
     OMP_WAIT_POLICY=passive python -m jobs.demo.train --output jobs/demo/weights.safetensors
+    python -m jobs.demo.train --architecture retinanet_regnet_small_fpn --data bccd --minutes 15 \\
+        --initial jobs/demo/weights.safetensors --output retinanet.safetensors
 
 Beside other work on the machine, threads that wait actively waste half the processor's time;
 the variable stops them. The same seed, steps, batch, threads and versions give the same
-weights on the same machine.
+weights on the same machine; with --minutes the steps are what the time allows. At the end the
+average precision (AP50) on held-out pictures is printed.
 """
 
 import argparse
@@ -14,19 +17,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, Dataset
-from torchvision.models.detection import FasterRCNN
+from torch.utils.data import DataLoader
 
-from handlers.detectors.small import fasterrcnn_regnet_small_fpn
-from jobs.demo.scenes import CATEGORIES, TRAINING_SEEDS, SceneOptions, make_scene
-
-Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
+from handlers.detectors.registry import build_model
+from handlers.model_file import load_model_file
+from jobs.demo.data import BATCHES, SETS, Batch, categories, held_out
+from jobs.demo.evaluate import MODEL_FILE, evaluate, print_precisions
 
 ARCHITECTURE = "fasterrcnn_regnet_small_fpn"
 # Small pictures first: twice the steps for the time, and the shapes stay the same.
@@ -36,6 +38,7 @@ LONGER_OVER_SHORTER = 1.4
 WARM_UP_SHARE = 0.08
 EMA_DECAY = 0.99
 GREATEST_NORM = 5.0
+MOST_STEPS = 1_000_000  # where the time says when to stop
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class TrainingOptions:
     """How to train.
 
     Attributes:
-        steps: count of optimizer steps.
+        steps: count of optimizer steps; with `minutes` the most.
         batch: pictures a step; batch normalization wants 8 or more.
         seed: of the first weights, the order of samples and the scenes.
         rate: greatest learning rate.
@@ -51,7 +54,12 @@ class TrainingOptions:
         device: torch's name of the device.
         workers: processes that draw scenes; 0 draws them in this one.
         save_every: steps between two writes of the weights.
-        sides: shorter side in px of the resized pictures, early and late.
+        sides: shorter side in px of the resized pictures, early and late; a detector with a
+            size of its own, as SSD, keeps that.
+        architecture: a name of handlers.detectors.registry or of MODEL_FILE.
+        data: a name of jobs.demo.data.SETS.
+        minutes: how long to train; None to do all steps.
+        initial: weights to begin with, those whose names and shapes fit; None for none.
     """
 
     steps: int = 1500
@@ -63,82 +71,74 @@ class TrainingOptions:
     workers: int = 1
     save_every: int = 100
     sides: tuple[int, int] = (EARLY_SIDE, LATE_SIDE)
+    architecture: str = ARCHITECTURE
+    data: str = "scenes"
+    minutes: float | None = None
+    initial: Path | None = None
 
 
-class SceneBatches(Dataset[Batch]):
-    """Batches of new scenes, those of a batch all of one size so that none needs padding."""
-
-    def __init__(self, options: TrainingOptions) -> None:
-        """Fix the count of batches and the seeds of their scenes."""
-        self.options = options
-
-    def __len__(self) -> int:
-        """Count the batches: one a step."""
-        return self.options.steps
-
-    def __getitem__(self, step: int) -> Batch:
-        """Draw the pictures [3, H, W] in 0..1 and the targets of one step."""
-        if not 0 <= step < len(self):
-            raise IndexError(step)
-        first = step * self.options.batch
-        random = np.random.default_rng([self.options.seed, step])
-        longer, shorter = int(random.integers(320, 401)), int(random.integers(240, 321))
-        size = ((longer, shorter), (shorter, longer), (longer, longer))[
-            random.choice(3, p=[0.4, 0.4, 0.2])
-        ]
-        pictures, targets = [], []
-        for number in range(first, first + self.options.batch):
-            # Each training seed opens its own run of scenes, wrapped within the range.
-            offset = (self.options.seed * 100_003 + number) % len(TRAINING_SEEDS)
-            scene = make_scene(TRAINING_SEEDS[offset], SceneOptions(size=size))
-            pictures.append(torch.from_numpy(scene.picture).permute(2, 0, 1).float() / 255)
-            targets.append(
-                {
-                    "boxes": torch.from_numpy(scene.boxes),
-                    "labels": torch.from_numpy(scene.labels),
-                }
-            )
-        return pictures, targets
-
-
-def rate_share(step: int, steps: int) -> float:
+def rate_share(step: float, steps: float) -> float:
     """Give the learning rate of a step, 0..1: a linear rise, then half a cosine to zero."""
     warm_up = max(1, round(steps * WARM_UP_SHARE))
     if step < warm_up:
         return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, steps - warm_up)))
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm_up) / max(1, steps - warm_up))))
 
 
-def set_side(detector: FasterRCNN, side: int) -> None:
-    """Make a detector resize pictures to a shorter side of `side` px."""
-    detector.transform.min_size = (side,)
-    detector.transform.max_size = round(side * LONGER_OVER_SHORTER)
+def set_side(detector: nn.Module, side: int) -> None:
+    """Make a detector resize pictures to a shorter side of `side` px, unless it has a size."""
+    transform: Any = detector.get_submodule("transform")
+    if not transform.fixed_size:
+        transform.min_size = (side,)
+        transform.max_size = round(side * LONGER_OVER_SHORTER)
+
+
+def new_detector(options: TrainingOptions) -> nn.Module:
+    """Build the detector, with the initial weights where they fit."""
+    load_model_file(MODEL_FILE.name, MODEL_FILE.read_bytes())
+    detector = build_model(options.architecture, len(categories(options.data)) + 1)
+    if options.initial is not None:
+        own = detector.state_dict()
+        given = load_file(options.initial)
+        fitting = {
+            name: value.to(own[name].dtype)
+            for name, value in given.items()
+            if name in own and own[name].shape == value.shape
+        }
+        detector.load_state_dict({**own, **fitting})
+        print(f"{len(fitting)} of {len(own)} tensors begin as in {options.initial}", flush=True)
+    return detector.to(options.device).train()
 
 
 def train_steps(
     options: TrainingOptions,
-) -> Iterator[tuple[int, dict[str, float], FasterRCNN]]:
+) -> Iterator[tuple[int, dict[str, float], nn.Module]]:
     """Train, and after each step yield its number from 1, its losses and the averaged model."""
     torch.manual_seed(options.seed)
     device = torch.device(options.device)
-    detector = fasterrcnn_regnet_small_fpn(len(CATEGORIES) + 1).to(device).train()
+    detector = new_detector(options)
     averaged = AveragedModel(
         detector, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY), use_buffers=True
     )
     optimizer = torch.optim.AdamW(
         detector.parameters(), lr=options.rate, weight_decay=options.weight_decay
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: rate_share(step, options.steps)
-    )
     batches: DataLoader[Batch] = DataLoader(
-        SceneBatches(options),
+        BATCHES[options.data](options.steps, options.batch, options.seed),
         batch_size=None,
         num_workers=options.workers,
         generator=torch.Generator().manual_seed(options.seed),
     )
-    for step, (pictures, targets) in enumerate(batches, start=1):
-        early = step <= options.steps * EARLY_SHARE
+    started = time.monotonic()
+    for step, (pictures, targets) in enumerate(batches):
+        done, total = float(step), float(options.steps)
+        if options.minutes is not None:
+            done, total = time.monotonic() - started, 60 * options.minutes
+            if step and done >= total:  # one step at least
+                return
+        for group in optimizer.param_groups:
+            group["lr"] = options.rate * rate_share(done, total)
+        early = (done + 1 if options.minutes is None else done) <= total * EARLY_SHARE
         set_side(detector, options.sides[0] if early else options.sides[1])
         losses = detector(
             [picture.to(device) for picture in pictures],
@@ -148,12 +148,11 @@ def train_steps(
         torch.stack(list(losses.values())).sum().backward()
         torch.nn.utils.clip_grad_norm_(detector.parameters(), GREATEST_NORM)
         optimizer.step()
-        schedule.step()
         averaged.update_parameters(detector)
-        yield step, {name: float(loss.detach()) for name, loss in losses.items()}, averaged.module
+        yield step + 1, {n: float(loss.detach()) for n, loss in losses.items()}, averaged.module
 
 
-def save_weights(detector: FasterRCNN, path: Path, options: TrainingOptions, step: int) -> None:
+def save_weights(detector: nn.Module, path: Path, options: TrainingOptions, step: int) -> None:
     """Write the weights, those of two or more dimensions in half precision, and their origin.
 
     Biases, normalization and running statistics stay in float32: they are few and small
@@ -164,8 +163,8 @@ def save_weights(detector: FasterRCNN, path: Path, options: TrainingOptions, ste
         for name, value in detector.state_dict().items()
     }
     metadata = {
-        "architecture": ARCHITECTURE,
-        "categories": json.dumps(list(CATEGORIES)),
+        "architecture": options.architecture,
+        "categories": json.dumps(list(categories(options.data))),
         "seed": str(options.seed),
         "steps": str(step),
         "planned_steps": str(options.steps),
@@ -182,28 +181,8 @@ def save_weights(detector: FasterRCNN, path: Path, options: TrainingOptions, ste
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train as the command line says, print the losses and write the weights."""
-    defaults = TrainingOptions()
-    parser = argparse.ArgumentParser(prog="python -m jobs.demo.train", description=__doc__)
-    parser.add_argument("--output", type=Path, required=True, help="file to write")
-    parser.add_argument("--steps", type=int, default=defaults.steps)
-    parser.add_argument("--batch", type=int, default=defaults.batch, help="pictures a step")
-    parser.add_argument("--seed", type=int, default=defaults.seed)
-    parser.add_argument("--rate", type=float, default=defaults.rate, help="greatest rate")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--workers", type=int, default=defaults.workers)
-    parser.add_argument("--threads", type=int, default=2, help="threads of torch")
-    parser.add_argument("--save-every", type=int, default=defaults.save_every)
-    given = parser.parse_args(arguments)
+    options, given = _options(arguments)
     torch.set_num_threads(given.threads)
-    options = TrainingOptions(
-        steps=given.steps,
-        batch=given.batch,
-        seed=given.seed,
-        rate=given.rate,
-        device=given.device,
-        workers=given.workers,
-        save_every=given.save_every,
-    )
     started = time.monotonic()
     recent: list[float] = []
     for step, losses, averaged in train_steps(options):
@@ -218,9 +197,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 flush=True,
             )
             recent.clear()
-        if step % options.save_every == 0 or step == options.steps:
+        if step % options.save_every == 0:
             save_weights(averaged, given.output, options, step)
+    save_weights(averaged, given.output, options, step)
+    if given.evaluate:
+        print(f"{step} steps in {time.monotonic() - started:.0f} s")
+        samples = held_out(options.data, given.evaluate)
+        precisions = evaluate(given.output, samples, options.device)
+        print_precisions(precisions, f"{given.evaluate} held-out pictures of {options.data}")
     return 0
+
+
+def _options(
+    arguments: Sequence[str] | None,
+) -> tuple[TrainingOptions, argparse.Namespace]:
+    defaults = TrainingOptions()
+    parser = argparse.ArgumentParser(
+        prog="python -m jobs.demo.train",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--output", type=Path, required=True, help="file to write")
+    parser.add_argument("--architecture", default=defaults.architecture, metavar="NAME")
+    parser.add_argument("--data", choices=SETS, default=defaults.data)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--steps", type=int)
+    length.add_argument("--minutes", type=float, help="train for so long instead")
+    parser.add_argument("--batch", type=int, default=defaults.batch, help="pictures a step")
+    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--rate", type=float, default=defaults.rate, help="greatest rate")
+    parser.add_argument("--initial", type=Path, help="weights to begin with, where they fit")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--workers", type=int, default=defaults.workers)
+    parser.add_argument("--threads", type=int, default=2, help="threads of torch")
+    parser.add_argument("--save-every", type=int, default=defaults.save_every)
+    parser.add_argument(
+        "--evaluate", type=int, default=72, metavar="N", help="AP50 on N pictures at the end"
+    )
+    given = parser.parse_args(arguments)
+    if given.steps is not None and given.steps < 1:
+        parser.error(f"--steps: got {given.steps}; expected at least 1")
+    steps = given.steps or (MOST_STEPS if given.minutes else defaults.steps)
+    names = (
+        *("architecture", "data", "minutes", "batch", "seed", "rate", "initial"),
+        *("device", "workers", "save_every"),
+    )
+    return TrainingOptions(steps=steps, **{name: getattr(given, name) for name in names}), given
 
 
 if __name__ == "__main__":

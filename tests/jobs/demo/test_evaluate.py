@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jobs.demo import evaluate as module
+from jobs.demo.data import held_out
 from jobs.demo.evaluate import (
     BELOW_LEAST_MEAN,
     WEIGHTS,
@@ -17,7 +18,7 @@ from jobs.demo.evaluate import (
     main,
     overlaps,
 )
-from jobs.demo.scenes import CATEGORIES, HELD_OUT_SEEDS
+from jobs.demo.scenes import CATEGORIES
 
 GREATEST_BYTES = 8_000_000
 
@@ -91,6 +92,6 @@ def test_the_status_tells_a_weak_detector(
 
 def test_the_shipped_weights_are_small_and_good() -> None:
     assert WEIGHTS.stat().st_size <= GREATEST_BYTES
-    precisions = evaluate(WEIGHTS, HELD_OUT_SEEDS[:25])
+    precisions = evaluate(WEIGHTS, held_out("scenes", 25))
     assert tuple(precisions) == CATEGORIES
     assert np.mean(list(precisions.values())) >= 0.85

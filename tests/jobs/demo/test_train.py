@@ -1,19 +1,23 @@
 """Training: it runs, repeats itself from a seed, and writes what it says."""
 
 import json
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
+from jobs.demo.evaluate import WEIGHTS
 from jobs.demo.scenes import CATEGORIES, TRAINING_SEEDS
 from jobs.demo.train import (
-    SceneBatches,
     TrainingOptions,
     main,
+    new_detector,
     rate_share,
     save_weights,
     train_steps,
@@ -46,15 +50,25 @@ def test_the_same_seed_gives_the_same_losses_and_weights() -> None:
     ]
 
 
-def test_batches_are_of_one_size_and_come_from_the_training_seeds() -> None:
-    batches = SceneBatches(TrainingOptions(steps=3, batch=3, seed=10**9))
-    for pictures, targets in (batches[step] for step in range(3)):
-        assert len({picture.shape for picture in pictures}) == 1
-        assert all(0 <= float(picture.min()) <= float(picture.max()) <= 1 for picture in pictures)
-        assert all(len(target["boxes"]) == len(target["labels"]) for target in targets)
-    with pytest.raises(IndexError):
-        batches[3]
+def test_a_run_draws_each_training_scene_once() -> None:
     assert TrainingOptions().steps * TrainingOptions().batch < len(TRAINING_SEEDS)
+
+
+@pytest.mark.parametrize(
+    "architecture",
+    ["retinanet_regnet_small_fpn", "fcos_regnet_small_fpn", "ssdlite_regnet_small"],
+)
+def test_other_families_learn_from_the_demos_trunk(
+    architecture: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = replace(SHORT, steps=1, architecture=architecture, initial=WEIGHTS)
+    stem = "backbone.body.stem.0.weight"
+    begun = new_detector(options).state_dict()[stem]
+    assert torch.equal(begun, load_file(WEIGHTS)[stem].float())
+    ((losses,), weights) = trained(options)
+    assert all(0 < loss < math.inf for loss in losses.values())
+    assert not torch.equal(weights[stem], begun)
+    assert "tensors begin as in" in capsys.readouterr().out
 
 
 def test_the_rate_rises_to_one_and_falls_to_nothing() -> None:
@@ -64,6 +78,7 @@ def test_the_rate_rises_to_one_and_falls_to_nothing() -> None:
     assert shares[8:] == sorted(shares[8:], reverse=True)
     assert shares[0] == pytest.approx(1 / 8)
     assert shares[100] == pytest.approx(0)
+    assert rate_share(101.5, 100) == pytest.approx(0)
 
 
 def test_weights_are_written_with_their_origin(tmp_path: Path) -> None:
@@ -81,7 +96,17 @@ def test_weights_are_written_with_their_origin(tmp_path: Path) -> None:
 
 def test_the_command_prints_losses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "weights.safetensors"
-    line = f"--output {path} --steps 1 --batch 2 --workers 0 --device cpu"
+    line = f"--output {path} --steps 1 --batch 2 --workers 0 --device cpu --evaluate 1"
     assert main(line.split()) == 0
-    assert "step 1/1 loss" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "step 1/1 loss" in printed
+    assert "mean AP50" in printed
     assert path.exists()
+
+
+def test_minutes_end_the_training(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    line = f"--output {path} --batch 2 --workers 0 --device cpu --evaluate 0 --minutes"
+    assert main([*line.split(), "1e-9"]) == 0
+    with safe_open(path, framework="pt") as file:
+        assert file.metadata()["steps"] == "1"  # one at least
