@@ -13,6 +13,9 @@ PIP := $(RUN) -m pip --disable-pip-version-check install --quiet --constraint co
 
 ARCHIVE ?= model_store/demo.mar
 PICTURES ?= 200
+DEVICE ?= cpu
+ROUNDS ?= 5
+WORKS ?=
 WEIGHTS := jobs/demo/weights.safetensors
 
 .PHONY: help setup demo demo-weights demo-evaluate serve stop test test-full lint bench clean
@@ -65,8 +68,12 @@ test: lint model_store/demo.mar ## what CI runs: lint, types, tests
 test-full: lint model_store/demo.mar ## the long tests as well
 	@$(RUN) -m pytest
 
-bench: $(VENV)/.test ## the time that explanations add to detection
-	@$(RUN) -m tests.benchmarks.gradcam
+$(VENV)/.bench: $(VENV)/.setup
+	@$(PIP) --editable '.[demo,bench,test,transformers]'
+	touch $@
+
+bench: $(VENV)/.bench ## every claim about speed beside the peers: WORKS="ablation drise", ROUNDS, DEVICE=cuda
+	@$(RUN) -m tests.benchmarks $(WORKS) --rounds $(ROUNDS) --device $(DEVICE)
 
 clean: ## remove what the commands made, .venv too
 	@if [ -x $(RUN) ]; then $(RUN) -m archives stop || true; fi

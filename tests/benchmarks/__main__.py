@@ -1,0 +1,93 @@
+"""Every claim about speed, ours and the peers' side by side: `make bench`.
+
+Each work runs both sides in turn, several rounds, on the same pictures, weights and threads, checks
+that they computed the same where they should, and writes DEVICE-WORK.json and tables.md to a
+folder. Exit status 4: a figure is on the wrong side of its limit; works that could not run here are
+named and do not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from tests.benchmarks.harness import Row, Settings, SkippedError, Work
+from tests.benchmarks.machine import machine
+from tests.benchmarks.report import tables, written
+
+# By name: modules here that have a WORK each.
+WORKS = (
+    *("two_stage", "one_stage", "group_norm", "inner_layer", "ablation", "drise"),
+    *("precision", "classification", "throughput", "methods"),
+)
+TABLES = "tables.md"
+
+
+def find_work(name: str) -> Work:
+    """The work of that name."""
+    work: Work = import_module(f"tests.benchmarks.{name}").WORK
+    return work
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument(
+        "works", nargs="*", metavar="WORK", help=f"all, or some of {', '.join(WORKS)}"
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--masks", type=int, default=1000, help="of D-RISE")
+    parser.add_argument("--output", type=Path, default=Path("docs/benchmarks"), metavar="FOLDER")
+    parser.add_argument(
+        "--tiny", action="store_true", help="small pictures: to see that it runs, not how fast"
+    )
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.works if name not in WORKS]
+    if unknown:
+        parser.error(f"no work is called {unknown[0]!r}; there are {', '.join(WORKS)}")
+    if options.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error("torch finds no CUDA device here; leave DEVICE out, or run where there is one")
+    settings = Settings(options.rounds, options.device, options.masks, options.tiny)
+    missed = False
+    for name in options.works or WORKS:
+        missed |= run_work(name, settings, options.output)
+    (options.output / TABLES).write_text(tables(options.output))
+    print(f"written to {options.output}")
+    return 4 if missed and not settings.tiny else 0
+
+
+def run_work(name: str, settings: Settings, folder: Path) -> bool:
+    """Prints its rows as they come and writes them down; whether one missed its goal."""
+    work = find_work(name)
+    about = machine(settings.device)
+    print(f"{name}: {work.title}", flush=True)
+    torch.manual_seed(0)
+    rows: list[Row] = []
+    skipped = ""
+    try:
+        for row in work.run(settings):
+            rows.append(row)
+            print(_line(row), flush=True)
+    except SkippedError as error:
+        skipped = str(error)
+    except ModuleNotFoundError as error:
+        skipped = f"needs {error.name}; pip install '.[bench]'"
+    if skipped:
+        print(f"  not run: {skipped}", flush=True)
+    written(folder, name, work.title, settings, about, rows, skipped)
+    return any(row.goal is not None and not row.goal.met(row.value) for row in rows)
+
+
+def _line(row: Row) -> str:
+    goal = ""
+    if row.goal is not None:
+        goal = f" ({row.goal}: {'met' if row.goal.met(row.value) else 'MISSED'})"
+    return f"  {row.case}: {row.measure} {row.value:.4g}{goal} {row.same}".rstrip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,50 @@
+"""Detectors whose heads couple all cells of a map by GroupNorm: 20 boxes over all levels, and 20 of
+each level."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from handlers.detectors.registry import build_model
+from handlers.schema import ExplainRequest
+from tests.benchmarks.added_cost import CLASSES, Subject, added_cost
+from tests.benchmarks.harness import Goal, Row, Settings, Work
+
+ARCHITECTURES = ("fcos_resnet50_fpn", "retinanet_resnet50_fpn_v2")
+BOXES = 20
+
+
+def _run(settings: Settings) -> Iterator[Row]:
+    request = ExplainRequest(method="odam", score_threshold=0.0, max_detections=BOXES)
+    for name in ARCHITECTURES:
+        # So many that every level has some.
+        options = settings.sized(score_thresh=0.0, detections_per_img=3000)
+        subject = Subject.of(name, build_model(name, CLASSES, options), settings)
+        explainer = subject.explainer
+        levels = explainer.detector.level_names()
+        emitted = explainer.detect([subject.picture])[0].level
+        by_level = {
+            level: [place for place, each in enumerate(emitted) if each == level]
+            for level in levels
+        }
+        evenly = [place for own in by_level.values() for place in own[: BOXES // len(levels)]]
+        for where, places in [("all levels", evenly), *by_level.items()]:
+            chosen = torch.tensor(places[:BOXES])
+            # A request names boxes by category and score; here they are chosen by level.
+            vars(explainer)["choose"] = lambda labels, scores, request, chosen=chosen: chosen.to(
+                labels.device
+            )
+
+            def case(
+                request: ExplainRequest, boxes: int, name: str = name, where: str = where
+            ) -> str:
+                at = "over all levels" if where == "all levels" else f"of level {where}"
+                return f"{name}, {request.method}, {boxes} boxes {at}"
+
+            goal = Goal(2.0) if where == "all levels" else None
+            yield from added_cost(settings, subject, [request], goal, case)
+
+
+WORK = Work("FCOS and RetinaNet v2 (GroupNorm): detect and explain over detect", _run)
