@@ -69,7 +69,7 @@ def _heats(scene: Scene, subject: Subject, request: ExplainRequest, where: Where
         def scalars(outputs: Outputs) -> list[Tensor]:
             return _finite(target.scalars(outputs, argument))
 
-        question = Question(scene, subject.part, scalars, subject.chosen.entries, where.module)
+        question = Question(scene, subject.part, scalars, subject.chosen.entries)
         return heatmaps(question, where, request)
 
     def joint_scalars(outputs: Outputs) -> list[list[Tensor]]:
@@ -84,7 +84,7 @@ def _heats(scene: Scene, subject: Subject, request: ExplainRequest, where: Where
         return [torch.stack([each.reshape(()) for each in scalar]) for scalar in explained]
 
     entries = subject.chosen.entries
-    question = Question(scene, subject.part, rows, entries, where.module, joint=True)
+    question = Question(scene, subject.part, rows, entries, joint=True)
     return heatmaps(question, where, request)
 
 

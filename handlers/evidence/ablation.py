@@ -107,15 +107,13 @@ def _of_each_box(
     all_channels = torch.arange(activation.shape[1], device=activation.device)
     own = removal.of_pooled(part, every, at)
     measured = _Asking(question).measured(own, all_channels, len(all_channels))
-    frame, levels = question.scene.found.frame, part.level.tolist()
-    for place, box in enumerate(part.frames.tolist()):
+    for place, geometry in enumerate(question.scene.box_grids(part)):
         left = torch.ones_like(all_channels, dtype=torch.bool)
         left[most_and_least_shown(activation[place], share)] = False
         scores = [
             (value[place, None], torch.where(left, value[place], changed[place])[None])
             for value, changed in measured
         ]
-        geometry = frame.crop(box, least=part.least(levels[place]))
         yield [_piece(every[place, None], activation[place], scores, geometry)]
 
 

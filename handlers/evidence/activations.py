@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from handlers.detectors.base import Cells
-from handlers.evidence.cells import Shown, shown_of
+from handlers.evidence.cells import Shown, shown_for
 from handlers.evidence.scene import Question
 from handlers.tap import Layer, Tap
 
@@ -38,20 +38,20 @@ def call_for_level(
     None where the level's outputs do not depend on it: then what it gives for another map stands
     in. Raises RequestError if it runs for none.
     """
-    maps = question.scene.maps
-    with torch.enable_grad():  # that is how it finds the call
-        shown = shown_of(question, part, level)
-    if shown is not None and shown.depends:
-        if shown.call is not None:
-            return Call(layer, shown.call), shown
-        return last_call(layer, lambda: part.convolve(maps[level], level))[0], shown
-    # The head has a module for each map: this one has no part in the scores of other maps.
-    with torch.enable_grad():
-        others = (shown_of(question, part, other) for other in range(len(maps)))
-        shown = shown or next((each for each in others if each is not None), None)
-    if shown is None:
-        raise Tap(layer).error("does not run for this target")
-    return None, shown
+    maps = question.scene.maps[level]
+    shown = shown_for(replace(question, layer=layer), part, level)
+    if not shown.depends:
+        return None, shown
+    if shown.call is not None:
+        return Call(layer, shown.call), shown
+    return last_call(layer, lambda: part.convolve(maps, level))[0], shown
+
+
+def calls_by_level(part: Cells, maps: Sequence[Tensor], number: int) -> list[int]:
+    """Of so many calls of a module of a convolutional head the last for each map that it ran on."""
+    levels = len(maps if part.convolve_all else part.level.unique())
+    each_level = max(1, number // levels)
+    return [*range(each_level - 1, number, each_level)]
 
 
 def calls_for_all(question: Question, layer: Layer) -> list[tuple[Call, Tensor]]:
@@ -63,9 +63,7 @@ def calls_for_all(question: Question, layer: Layer) -> list[tuple[Call, Tensor]]
         part.outputs(maps)
     calls = [len(tap.caught) - 1]
     if isinstance(part, Cells):
-        levels = len(maps if part.convolve_all else part.level.unique())
-        each_level = max(1, len(tap.caught) // levels)
-        calls = [*range(each_level - 1, len(tap.caught), each_level)] or [0]
+        calls = calls_by_level(part, maps, len(tap.caught)) or [0]
         for level, each in enumerate(maps):
             if not tap.caught:  # of SSD's heads that of another map
                 with torch.no_grad(), Tap(layer) as tap:

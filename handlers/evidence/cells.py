@@ -4,16 +4,16 @@ map where the head is local, else on all of it."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from handlers.cam.gradient import DenseGradient, LocalGradient
 from handlers.detectors.base import Cells
 from handlers.evidence.scene import Piece, Question, in_chunks, jacobian, row_gradients, tapped
 from handlers.evidence.towers import OtherwiseError, from_towers, towers_of
+from handlers.evidence.windows import cut_windows
 from handlers.tap import Tap, masked
 from handlers.targets.registry import Outputs
 
@@ -30,7 +30,7 @@ class Shown:
 
 def shown_of(question: Question, part: Cells, level: int) -> Shown | None:
     """None if the layer does not run for this level."""
-    assert question.layer is not None  # head_layer has set it
+    assert question.layer is not None  # whoever asks has set it
     maps = question.scene.maps[level]
     if part.convolve_all is None:
         with torch.no_grad(), Tap(question.layer) as tap:
@@ -40,15 +40,31 @@ def shown_of(question: Question, part: Cells, level: int) -> Shown | None:
     places = torch.where(part.level == level)[0]
     with torch.enable_grad(), Tap(question.layer) as tap:
         scalars = question.scalars(part.outputs_at(maps, level, places))
+        found = [each.sum() for each in scalars if each.requires_grad]
+        total = torch.stack(found).sum() if found else None
     if not tap.caught:
         return None
-    found = [each.sum() for each in scalars if each.requires_grad]
     calls: list[int] = []
-    if found:
-        gradients = torch.autograd.grad(torch.stack(found).sum(), tap.caught, allow_unused=True)
+    if total is not None:
+        gradients = torch.autograd.grad(total, tap.caught, allow_unused=True)
         calls = [call for call, each in enumerate(gradients) if each is not None]
     call = calls[-1] if calls else None
     return Shown(tap.caught[-1 if call is None else call].detach()[0], call, bool(calls))
+
+
+def shown_for(question: Question, part: Cells, level: int) -> Shown:
+    """The same, but where the level's scalars do not depend on the layer, because the head has a
+    module for each map, what it makes of another map stands in. Raises RequestError if the layer
+    runs for none."""
+    shown = shown_of(question, part, level)
+    if shown is not None:
+        return shown
+    others = (shown_of(question, part, other) for other in range(len(question.scene.maps)))
+    shown = next((each for each in others if each is not None), None)
+    if shown is None:
+        assert question.layer is not None  # shown_of has seen it
+        raise Tap(question.layer).error("does not run for this target")
+    return replace(shown, depends=False)
 
 
 def from_cells(
@@ -92,20 +108,6 @@ def _from_whole(
             [DenseGradient(leaf_of_layer.detach()[0], each) for each in gradients],
             [geometry] * len(own),
         )
-
-
-def cut_windows(maps: Tensor, reach: int, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
-    """Of a map [1, C, h, w] the cells up to `reach` around those of int64 rows and columns [n]:
-    [n, C, s, s], zero off the map; and [n, 1, s, s], one on the map and zero off it."""
-    height, width = maps.shape[-2:]
-    side = 2 * reach + 1
-    padded = F.pad(maps[0], (reach, reach, reach, reach))
-    inside = F.pad(maps.new_ones(1, height, width), (reach, reach, reach, reach))
-    offset = torch.arange(side, device=maps.device)
-    y = (row[:, None] + offset)[:, :, None].expand(-1, -1, side)
-    x = (column[:, None] + offset)[:, None, :].expand(-1, side, -1)
-    windows = padded[:, y, x].transpose(0, 1).contiguous()
-    return windows, inside[:, y, x].transpose(0, 1)
 
 
 def _from_windows(question: Question, part: Cells, level: int, shown: Shown) -> Iterator[Piece]:

@@ -150,8 +150,6 @@ def _each_box(question: Question, part: RoIs, layer: Layer | None) -> Iterator[l
     activation = part.pooled
     if layer is not None:
         activation = last_call(layer, lambda: part.head(part.pooled))[1]
-    frame, levels = question.scene.found.frame, part.level.tolist()
-    for place, box in enumerate(part.frames.tolist()):
-        geometry = frame.crop(box, least=part.least(levels[place]))
+    for place, geometry in enumerate(question.scene.box_grids(part)):
         own = torch.tensor([place], device=activation.device)
         yield [_LookedAt(activation[place], geometry, own)]

@@ -17,7 +17,7 @@ from torch import Tensor
 from handlers.cam.gradient import DenseGradient, MapGradient
 from handlers.cam.pooled import PooledGradient
 from handlers.detectors.base import Cells, RoIs
-from handlers.evidence.cells import from_cells, shown_of
+from handlers.evidence.cells import from_cells, shown_for
 from handlers.evidence.scene import Piece, Question, Scene, in_chunks, products, row_gradients
 from handlers.schema import RequestError
 from handlers.tap import Layer, Tap
@@ -66,13 +66,11 @@ def roi(question: Question) -> Iterator[Piece]:
 def _into_boxes(
     scene: Scene, part: RoIs, activation: Tensor, gradients: list[Tensor]
 ) -> Iterator[Piece]:
-    for place, (frame, level) in enumerate(
-        zip(part.frames.tolist(), part.level.tolist(), strict=True)
-    ):
+    for place, grid in enumerate(scene.box_grids(part)):
         yield Piece(
             torch.tensor([place], device=activation.device),
             [DenseGradient(activation[place], each[place : place + 1]) for each in gradients],
-            [scene.found.frame.crop(frame, least=part.least(level))],
+            [grid],
         )
 
 
@@ -88,15 +86,10 @@ def head_layer(question: Question, layer: Layer) -> Iterator[Piece]:
         return
     assert isinstance(part, Cells)  # queries have a file of their own
     for level in part.level.unique().tolist():
-        shown = shown_of(question, part, level)
-        if shown is not None and shown.depends:
+        shown = shown_for(question, part, level)
+        if shown.depends:
             yield from from_cells(question, part, level, shown)
             continue
-        # The head has a module for each map: this one has no part in the scores of other maps.
-        others = (shown_of(question, part, other) for other in range(len(scene.maps)))
-        shown = shown or next((each for each in others if each is not None), None)
-        if shown is None:
-            raise Tap(layer).error("does not run for this target")
         places = torch.where(part.level == level)[0]
         nothing = shown.activation.new_zeros(1).expand(len(places), *shown.activation.shape)
         number = len(question.scalars(part.outputs(scene.maps)))

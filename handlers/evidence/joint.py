@@ -11,6 +11,7 @@ from torch import Tensor
 
 from handlers.cam.gradient import DenseGradient
 from handlers.detectors.base import AllParts, Cells, Part, Queries
+from handlers.evidence.activations import calls_by_level
 from handlers.evidence.gradients import side_by_side
 from handlers.evidence.scene import Scene, Where
 from handlers.images import Geometry
@@ -55,9 +56,8 @@ def joint(
                     with Tap(where.module) as tap:
                         part.convolve(each, level)
             tap.map()
-            levels = len(scene.maps if part.convolve_all else part.level.unique())
-            each_level = max(1, len(tap.caught) // levels)
-            leaves = tap.caught[each_level - 1 :: each_level]
+            calls = calls_by_level(part, scene.maps, len(tap.caught))
+            leaves = [tap.caught[call] for call in calls]
     else:
         explained = scalars(part.outputs(maps))
         leaves = maps

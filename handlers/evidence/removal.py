@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from handlers.detectors.base import AllParts, Cells, LinearStart, Part, RoIs
 from handlers.evidence.activations import Call
-from handlers.evidence.cells import cut_windows
 from handlers.evidence.scene import Scene
+from handlers.evidence.windows import cut_windows
 from handlers.tap import masked
 from handlers.targets.registry import Outputs
 

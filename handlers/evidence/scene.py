@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from handlers.cam.gradient import WINDOW_BUDGET
-from handlers.detectors.base import AllParts, Detector, Entries, Found, Part
+from handlers.detectors.base import AllParts, Detector, Entries, Found, Part, RoIs
 from handlers.images import Geometry
 from handlers.network import Network, with_pixels
 from handlers.tap import Layer, Tap
@@ -82,6 +82,11 @@ class Scene:
         """The geometry of an activation [..., h, w] of the whole picture."""
         height, width = activation.shape[-2:]
         return self.detector.on_grid(self.found.frame, height, width)
+
+    def box_grids(self, part: RoIs) -> list[Geometry]:
+        """For each of N detections the geometry of a grid over what was pooled for it."""
+        pairs = zip(part.frames.tolist(), part.level.tolist(), strict=True)
+        return [self.found.frame.crop(box, least=part.least(level)) for box, level in pairs]
 
 
 @dataclass(frozen=True)

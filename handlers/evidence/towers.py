@@ -24,6 +24,7 @@ from handlers.detectors.base import Cells
 from handlers.detectors.torchvision_base import reach
 from handlers.evidence.chain import Passed, passed
 from handlers.evidence.scene import Piece, Question, in_chunks
+from handlers.evidence.windows import cut_windows
 from handlers.schema import RequestError
 
 
@@ -194,13 +195,6 @@ def _cells(part: Cells, places: Tensor, radius: int) -> tuple[Tensor, Tensor]:
     return row[:, :, None], column[:, None, :]
 
 
-def _windows(part: Cells, maps: Tensor, places: Tensor, radius: int) -> Tensor:
-    """[n, C, s, s] of a map [1, C, h, w], zero off it."""
-    row, column = _cells(part, places, radius)
-    padded = F.pad(maps[0], (radius,) * 4)
-    return padded[:, row, column].transpose(0, 1).contiguous()
-
-
 def _check(question: Question, part: Cells, places: Tensor, scalars: Sequence[Tensor]) -> None:
     """Raises OtherwiseError if the detector itself came to other scalars: modules may be wired
     otherwise than they are listed, or be called by functions."""
@@ -236,12 +230,12 @@ def _on_windows(
     maps = question.scene.maps[level]
     seen = (each.tower for each in uses if each.needed)
     radius = max((tower.radius + tower.last_radius for tower in seen), default=0)
-    ones = torch.ones_like(maps[:, :1])
     for own in in_chunks(len(places), 4 * maps.shape[1] * (2 * radius + 1) ** 2):
         own_places = places[own]
-        mask = _windows(part, ones, own_places, radius)
+        row, column = part.row[own_places], part.column[own_places]
         with torch.enable_grad():
-            leaf = _windows(part, maps, own_places, radius).requires_grad_()
+            leaf, mask = cut_windows(maps, radius, row, column)
+            leaf.requires_grad_()
             given = [
                 _shrunk(each.tower, leaf, mask, radius)
                 if each.needed
@@ -255,10 +249,9 @@ def _on_windows(
                 torch.zeros_like(leaf) if each is None else each * mask
                 for (each,) in _gradients(scalars, [leaf])
             ]
-        top, left = part.row[own_places] - radius, part.column[own_places] - radius
         yield Piece(
             own_places,
-            [LocalGradient(maps[0], each, top, left) for each in found],
+            [LocalGradient(maps[0], each, row - radius, column - radius) for each in found],
             [question.scene.grid(maps)] * len(own),
         )
 
@@ -293,11 +286,12 @@ def _on_whole_map(
     # Of each detection its gradient, and on the way as much again.
     for own in in_chunks(len(places), 2 * maps.numel()):
         own_places = places[own]
+        row, column = part.row[own_places], part.column[own_places]
         with torch.enable_grad():
             given = [
                 _blank(tower, own_places, maps)
                 if run is None
-                else _windows(part, run.given, own_places, tower.last_radius)
+                else cut_windows(run.given, tower.last_radius, row, column)[0]
                 for tower, run in zip(towers, runs, strict=True)
             ]
             leaves = [each.requires_grad_() for each in given]

@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import pytest
 import torch
 
+import handlers.memory
 from handlers.cam.registry import METHODS, Evidence, evidence_of
+from handlers.detectors.base import Found, Inputs
 from handlers.detectors.registry import DetectorError
+from handlers.detectors.base import Found, Inputs
 from handlers.explainer import Explainer
 from handlers.images import PictureError
+from handlers.memory import Footprint
+from handlers.memory import Footprint
 from handlers.schema import ExplainRequest, RequestError
 from tests.conftest import CATEGORIES, random_picture, scene_picture, small_model
 from tests.handlers.slow_twin import FORMULAS, SlowTwin
@@ -225,3 +231,53 @@ def test_works_inside_inference_mode(explainer: Explainer) -> None:
 def test_batch_size_is_at_least_one(explainer: Explainer, batch_size: int) -> None:
     with pytest.raises(RequestError, match="batch_size"):
         explainer.detect([PICTURE], batch_size)
+
+
+def test_a_batch_that_does_not_fit_memory_is_cut_and_said_once(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [random_picture(80, 96, seed) for seed in range(4)]
+    plain = explainer.detect(pictures, batch_size=1)
+    sizes: list[int] = []
+    find = explainer.network.find
+
+    def watched(inputs: Inputs) -> list[Found]:
+        sizes.append(len(inputs.tensors))
+        return find(inputs)
+
+    monkeypatch.setattr(explainer.network, "find", watched)
+    monkeypatch.setattr(explainer, "_footprint", Footprint())
+    monkeypatch.setattr(handlers.memory, "free_bytes", lambda _: 1)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = explainer.detect(pictures, batch_size=4)
+        explainer.detect(pictures, batch_size=4)
+    (said,) = told
+    assert "batch_size: 4 pictures at a time do not fit memory" in str(said.message)
+    assert sizes == [1] * 8
+    for one, other in zip(plain, found, strict=True):
+        assert torch.equal(one.boxes, other.boxes)
+
+
+def test_a_batch_that_does_not_fit_memory_is_cut_and_said_once(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pictures = [random_picture(80, 96, seed) for seed in range(4)]
+    plain = explainer.detect(pictures, batch_size=1)
+    sizes: list[int] = []
+    find = explainer.network.find
+
+    def watched(inputs: Inputs) -> list[Found]:
+        sizes.append(len(inputs.tensors))
+        return find(inputs)
+
+    monkeypatch.setattr(explainer.network, "find", watched)
+    monkeypatch.setattr(explainer, "_footprint", Footprint())
+    monkeypatch.setattr(handlers.memory, "free_bytes", lambda _: 1)
+    with pytest.warns(UserWarning, match="batch_size: 4 pictures at a time do not fit memory") as told:
+        found = explainer.detect(pictures, batch_size=4)
+        explainer.detect(pictures, batch_size=4)
+    assert len(told) == 1
+    assert sizes == [1] * 8
+    for one, other in zip(plain, found, strict=True):
+        assert torch.equal(one.boxes, other.boxes)

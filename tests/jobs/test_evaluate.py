@@ -182,6 +182,38 @@ def test_what_cannot_be_measured(options: EvaluateOptions, demo: Explainer) -> N
         evaluate(replace(options, score_threshold=1.0), demo)
 
 
+def test_pictures_that_all_fail_are_not_taken_for_weak_boxes(
+    options: EvaluateOptions, demo: Explainer
+) -> None:
+    for picture in Path(options.inputs[0]).iterdir():
+        picture.write_bytes(b"no picture")
+    with pytest.raises(UsageError, match="all 2 pictures failed"):
+        evaluate(options, demo)
+
+
+@pytest.mark.parametrize("text", ["{}", '{"pict', "[]", '{"settings": 1, "pictures": {}}'])
+def test_a_record_that_is_none_is_a_conflict(
+    text: str, options: EvaluateOptions, demo: Explainer
+) -> None:
+    Path(options.output).mkdir()
+    Path(options.output, "evaluation.json").write_text(text)
+    with pytest.raises(ConflictError, match="no evaluation's, or was cut off"):
+        evaluate(options, demo)
+    assert Path(options.output, "evaluation.json").read_text() == text
+
+
+def test_a_method_without_a_layer_is_measured_once_and_one_picture_has_no_error(
+    options: EvaluateOptions, demo: Explainer
+) -> None:
+    one = replace(options, methods=("odam", "guided"), detections=1)
+    assert evaluate(one, demo) == 0
+    text = Path(options.output, "evaluation.json").read_text()
+    summary = json.loads(text)["summary"]
+    assert [name for name in summary if name.startswith("guided")] == ["guided emitting"]
+    assert "NaN" not in text
+    assert summary["guided emitting"]["deletion"][1] is None
+
+
 def test_too_few_pictures_are_said(
     options: EvaluateOptions, demo: Explainer, capsys: pytest.CaptureFixture[str]
 ) -> None:

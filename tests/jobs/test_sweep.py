@@ -113,6 +113,19 @@ def test_a_sweep_draws_what_the_explainer_says(
     assert capsys.readouterr().out == printed
 
 
+def test_a_method_without_a_layer_stands_in_every_column(
+    options: SweepOptions, retinanet: Explainer
+) -> None:
+    assert sweep(replace(options, methods=("gradcam", "guided")), retinanet) == 0
+    picture = decode_picture(Path(options.input).read_bytes())
+    common = ExplainRequest(score_threshold=0.0, max_detections=1)
+    layers = ",".join(("emitting", STUDY[1], STUDY[3]))
+    first = retinanet.explain([picture], replace(common, method="gradcam", layer=layers))[0]
+    second = retinanet.explain([picture], replace(common, method="guided"))[0] * 3
+    drawn = np.asarray(Image.open(options.output))
+    np.testing.assert_array_equal(drawn, np.asarray(draw(picture, [first, second], 3)))
+
+
 def test_a_sweep_from_bucket_to_bucket_as_jpeg(
     options: SweepOptions, retinanet: Explainer, bucket: str
 ) -> None:
