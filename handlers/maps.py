@@ -55,14 +55,15 @@ def heatmaps(question: Question, where: Where, request: ExplainRequest) -> list[
             scalars, finest = _added_up(group, method)
             maps = torch.stack(scalars).amax(0)
         _check(maps)
+        on_cpu = maps.clamp(min=0).cpu()
         for row, place in enumerate(finest.places.tolist()):
             raw: tuple[Tensor | None, Tensor | None] = (None, None)
             if request.save_raw:
                 here = torch.tensor([row], device=maps.device)
                 gradient = finest.evidence[0]
                 raw = (gradient.activation.cpu(), gradient.dense(here)[0].cpu())
-            heat = maps[row].clamp(min=0).cpu()
-            found[place] = Heat(place, heat, finest.geometries[row], *raw)
+            # A view would keep all of them in memory as long as one is kept.
+            found[place] = Heat(place, on_cpu[row].clone(), finest.geometries[row], *raw)
     return [found[place] for place in sorted(found)]
 
 

@@ -54,8 +54,9 @@ def explain_picture(
     if request.fuse and len(layers) > 1:
         rows, names = [(fused(row),) for row in rows], ["+".join(names)]
     together = len(rows) < len(subject.chosen) or request.sum_boxes
+    facts = Facts.of(scene, subject, categories)
     return [
-        _explanation(scene, subject, request, (name, heat), categories, together)
+        _explanation(subject, facts, request, (name, heat), together)
         for row in rows
         for name, heat in zip(names, row, strict=True)
     ]
@@ -124,38 +125,59 @@ def _in_picture(outputs: Outputs, scene: Scene, subject: Subject) -> Outputs:
     return outputs.with_(boxes=boxes, chosen=subject.places)
 
 
+@dataclass(frozen=True)
+class Facts:
+    """Of each chosen box its corners, label, category, score and level: plain numbers, read off the
+    device once."""
+
+    boxes: list[tuple[float, float, float, float]]
+    labels: list[int]
+    categories: list[str]
+    scores: list[float]
+    levels: list[str]
+
+    @classmethod
+    def of(cls, scene: Scene, subject: Subject, categories: Sequence[str]) -> Facts:
+        """Of the subject's boxes."""
+        entries, names = subject.chosen.entries, scene.detector.level_names()
+        labels = entries.labels.tolist()
+        return cls(
+            [(x1, y1, x2, y2) for x1, y1, x2, y2 in subject.chosen.boxes.tolist()],
+            labels,
+            [categories[label] for label in labels],
+            entries.scores.tolist(),
+            [names[level] for level in subject.part.level[subject.places].tolist()],
+        )
+
+
 def _explanation(
-    scene: Scene,
     subject: Subject,
+    facts: Facts,
     request: ExplainRequest,
     named: tuple[str, Heat],
-    categories: Sequence[str],
     together: bool,
 ) -> Explanation:
     layer, heat = named
     chosen, place = subject.chosen, 0 if together else heat.place
-    outcome, label = chosen.outcomes[place], int(chosen.entries.labels[place])
-    corners = chosen.boxes if together else chosen.boxes[place : place + 1]
-    x1, y1 = corners[:, :2].amin(0).tolist()
-    x2, y2 = corners[:, 2:].amax(0).tolist()
-    level = int(subject.part.level[subject.places[place]])
+    outcome, boxes = chosen.outcomes[place], facts.boxes if together else facts.boxes[place:][:1]
+    lefts, tops, rights, bottoms = zip(*boxes, strict=True)
     return Explanation(
         index=chosen.index[place],
-        box=(x1, y1, x2, y2),
-        label=label,
-        category=categories[label],
-        score=float(chosen.entries.scores[place]),
+        box=(min(lefts), min(tops), max(rights), max(bottoms)),
+        label=facts.labels[place],
+        category=facts.categories[place],
+        score=facts.scores[place],
         method=request.method,
         target=request.target_name,
         layer=layer,
-        level=scene.detector.level_names()[level],
+        level=facts.levels[place],
         heatmap=heat.heatmap,
         geometry=heat.geometry,
         outcome=outcome.text,
         suppressed_by=outcome.suppressed_by,
         together=tuple(chosen.index) if together and len(chosen) > 1 else (),
         in_box=request.normalize_in_box,
-        boxes=tuple(map(tuple, corners.tolist())) if len(corners) > 1 else (),
+        boxes=tuple(boxes) if len(boxes) > 1 else (),
         activation=heat.activation,
         gradient=heat.gradient,
     )

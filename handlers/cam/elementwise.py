@@ -16,7 +16,7 @@ def hirescam(gradient: MapGradient) -> Tensor:
     Taken at the pyramid level that emitted the box and cut at zero it is ODAM (Zhao and Chan, ICLR
     2023), whose optional Gaussian smoothing is left out.
     """
-    return gradient.elementwise(lambda activation, g: (activation * g).sum(1))
+    return gradient.product()
 
 
 @METHODS.register("layercam")

@@ -64,6 +64,10 @@ class MapGradient(ABC):
         """sum over space of gradient times activation, [N, C]."""
         return self.channel_sums(lambda activation, gradient: activation * gradient)
 
+    def product(self) -> Tensor:
+        """sum over channels of gradient times activation, cell by cell: maps [N, h, w]."""
+        return self.elementwise(lambda activation, gradient: (activation * gradient).sum(1))
+
     def weighted(self, weights: Tensor) -> Tensor:
         """sum over channels of weights [N, C] times the activation: maps [N, h, w]."""
         return torch.einsum("nc,chw->nhw", weights, self.activation)
@@ -138,7 +142,9 @@ class LocalGradient(MapGradient):
             x = (self.left[index, None] + offset).clamp(0, width - 1)
             cells = (y[:, :, None] * width + x[:, None, :]).flatten(1)
             gradient = self.gradient[index]
-            activation = flat[:, cells].transpose(0, 1).reshape(gradient.shape)
+            # Much faster than flat[:, cells].
+            activation = flat.index_select(1, cells.flatten()).view(channels, *cells.shape)
+            activation = activation.transpose(0, 1).unflatten(2, (side, side))
             yield Window(index, activation, gradient, cells)
 
     def dense(self, places: Tensor) -> Tensor:

@@ -46,6 +46,31 @@ class PooledGradient(MapGradient):
         return (self.gradient * self.pooled).sum((-2, -1))
 
     def windows(self) -> Iterator[Window]:
+        # A processor is fastest with one footprint at a time, which its cache holds; an
+        # accelerator with many at once.
+        return self._one_by_one() if self.gradient.device.type == "cpu" else self._batches()
+
+    def _one_by_one(self) -> Iterator[Window]:
+        """Each detection's footprint alone, without padding and without a copy of the map."""
+        height, width = self.activation.shape[1:]
+        number, channels, tall, wide = self.gradient.shape
+        spans = torch.stack([*_span(self.rows), *_span(self.columns)], 1).tolist()
+        places = torch.arange(height * width).view(height, width)
+        # With the channels in the middle both products are of few and large matrices.
+        pooled = self.gradient.transpose(1, 2).reshape(number, tall * channels, wide)
+        for index, (top, height, left, width) in enumerate(spans):
+            y, x = slice(top, top + height), slice(left, left + width)
+            stretched = (pooled[index] @ self.columns[index, :, x]).view(tall, channels * width)
+            gradient = self.rows[index, :, y].T @ stretched
+            yield Window(
+                torch.tensor([index]),
+                self.activation[None, :, y, x],
+                gradient.view(height, channels, width).transpose(0, 1)[None],
+                places[y, x].reshape(1, -1),
+            )
+
+    def _batches(self) -> Iterator[Window]:
+        """Footprints of like size together, padded, within WINDOW_BUDGET."""
         top, tall = _span(self.rows)
         left, wide = _span(self.columns)
         # Like size: the same power of two, so that padding at most quadruples the work.
@@ -67,8 +92,8 @@ class PooledGradient(MapGradient):
         gradient = row_share.transpose(1, 2)[:, None] @ self.gradient[index]
         gradient = gradient @ column_share[:, None]
         flat = self.activation.reshape(channels, -1)
-        activation = flat[:, cells].transpose(0, 1)
-        return Window(index, activation.reshape(gradient.shape), gradient, cells)
+        activation = flat.index_select(1, cells.flatten()).view(channels, *cells.shape)
+        return Window(index, activation.transpose(0, 1).view(gradient.shape), gradient, cells)
 
 
 def _span(matrix: Tensor) -> tuple[Tensor, Tensor]:

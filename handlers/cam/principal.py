@@ -13,13 +13,17 @@ from torch import Tensor
 from handlers.cam.gradient import MapGradient
 from handlers.cam.registry import METHODS, Evidence, looks_at
 
-# Products with a matrix before its first eigenvector is read off, and the share of its eigenvalue
-# by which that may then be off.
+# Lanczos' steps, after which of them it is looked whether they were enough, and the angle in
+# radians by which the component may then be off.
 LANCZOS_STEPS = 24
-RESIDUAL = 1e-6
-# How much of a fixed random direction the first vector has; shorter vectors are rounding errors.
-STRAY = 1e-3
-TINY = 1e-14
+LOOKS = (8, 12, 16, LANCZOS_STEPS)
+ANGLE = 1e-4
+# What float32 makes of the products, as a share of the largest eigenvalue.
+ROUNDING = 3e-7
+# Vectors as short as this are none: there are no more directions.
+TINY = 1e-35
+# Traces of which neither the smallest products nor the largest leave float32's range.
+TRACES = (1e-25, 1e30)
 
 
 @METHODS.register("eigencam")
@@ -28,10 +32,11 @@ def eigencam(gradient: MapGradient) -> Tensor:
     """EigenCAM: the first principal component of A. It knows neither class nor box: all detections
     that a map emitted share one picture."""
     channels, height, width = gradient.activation.shape
-    cells = gradient.activation.reshape(channels, -1).T
-    centred = cells - cells.mean(0)
-    projection = centred @ _first_component(centred)
-    if projection @ centred.sum(1) < 0:
+    values = gradient.activation.reshape(1, channels, -1)
+    mean = values.mean(-1)
+    centred = values - mean[..., None]
+    projection = (_first_component(centred, mean, 0)[:, None] @ centred)[0, 0]
+    if projection @ centred[0].sum(0) < 0:
         projection = -projection
     return projection.view(1, height, width).repeat(len(gradient), 1, 1)
 
@@ -43,81 +48,90 @@ def eigengradcam(gradient: MapGradient) -> Tensor:
     number = height * width
     maps = gradient.gradient.new_zeros(len(gradient), number)
     for window in gradient.windows():
-        cells = (window.activation * window.gradient).flatten(2).transpose(1, 2)  # [n, a * b, C]
-        mean = cells.sum(1) / number
-        component = _first_component(_centred(cells, mean, number))
+        values = (window.activation * window.gradient).flatten(2)  # [n, C, a * b]
+        mean = values.sum(-1) / number
+        component = _first_component(values - mean[..., None], mean, number - values.shape[-1])
         offset = (mean * component).sum(-1, keepdim=True)
-        inside = (cells @ component[:, :, None])[..., 0]
+        inside = (component[:, None] @ values)[:, 0]
         # Correlation with the sum over channels; the centred values outside add offset times mean.
-        summed = cells.sum(-1)
-        agreement = (inside * summed).sum(-1) - number * offset[:, 0] * mean.sum(-1)
+        agreement = (inside * values.sum(1)).sum(-1) - number * offset[:, 0] * mean.sum(-1)
         sign = torch.where(agreement < 0, -1.0, 1.0)[:, None]
-        maps[window.index] = (-offset * sign).expand(-1, number)
+        maps[window.index] = -offset * sign
         window.add_to(maps, inside * sign)
     return maps.view(-1, height, width)
 
 
-def _centred(cells: Tensor, mean: Tensor, number: int) -> Tensor:
-    """Rows with the covariance of all `number` cells of the map, of which all but `cells`
-    [n, R, C] are zero before centring: equal rows, so one row of their weight stands for them.
-    (Padding cells are among `cells`, and zero like those outside.)"""
-    rows = cells - mean[:, None]
-    real = rows.shape[1]
-    if real >= number:
-        return rows
-    return torch.cat([rows, -((number - real) ** 0.5) * mean[:, None]], 1)
+def _first_component(centred: Tensor, mean: Tensor, outside: int) -> Tensor:
+    """The direction [n, C] of length 1 in which the cells of a map vary most.
 
-
-def _first_component(rows: Tensor) -> Tensor:
-    """The direction [..., C] in which centred rows [..., R, C] vary most, of length 1."""
-    rows = rows.double()
-    many, channels = rows.shape[-2:]
-    if many >= channels:
-        return _leading(rows.mT @ rows).float()
-    # The other side of the same singular value decomposition, and the smaller one.
-    component = (rows.mT @ _leading(rows @ rows.mT)[..., None])[..., 0]
-    return torch.nn.functional.normalize(component, dim=-1).float()
-
-
-def _leading(gram: Tensor) -> Tensor:
-    """The eigenvector [..., n] of the largest eigenvalue of positive semi-definite [..., n, n].
-
-    Lanczos' method: the best one in the space of what a few products with the matrix give, which is
-    far cheaper than all eigenvectors. Where that has not converged, all are computed.
+    centred: [n, C, R], less their mean [n, C] over the whole map; outside: how many more cells the
+    map has, all of them zero before centring. (Padding cells are among the R, and zero likewise. If
+    there are more of them than cells outside, outside is negative, and takes them off again.)
     """
-    if not bool(gram.isfinite().all()):
-        return gram[..., 0] * float("nan")  # the map is refused, with the layer's name
-    if gram.shape[-1] <= 2 * LANCZOS_STEPS:
-        return _leading_of_all(gram)
-    diagonal = gram.diagonal(dim1=-2, dim2=-1)
-    trace = diagonal.sum(-1)[..., None, None]
-    gram = gram / trace.masked_fill(trace == 0, 1)
-    # A column alone may be at right angles to what is looked for, and never leave there.
-    column = gram.take_along_dim(diagonal.argmax(-1)[..., None, None], -1)
+    if outside >= 0 and centred.shape[2] + 1 < centred.shape[1]:
+        # The other side of the same singular value decomposition, and the smaller one.
+        rest = -(outside**0.5) * mean[..., None]
+        columns = torch.cat([centred, rest], -1) if outside else centred
+        component = (columns @ _leading(columns.mT, mean, 0)[..., None])[..., 0]
+        return torch.nn.functional.normalize(component, dim=-1)
+    return _leading(centred, mean, outside)
+
+
+def _leading(rows: Tensor, mean: Tensor, outside: int) -> Tensor:
+    """The eigenvector [n, k] of the largest eigenvalue of rows @ rows^T + outside * mean @ mean^T;
+    rows: [n, k, m], mean: [n, k].
+
+    Lanczos' method in float32: the best one in the space of what a few products with the matrix
+    give, which is far cheaper than all eigenvectors. Where it may be off by more than ANGLE (by
+    Davis and Kahan's theorem: the residual over the gap to the next eigenvalue), all eigenvectors
+    are computed, in float64.
+    """
+    gram = _gram(rows, mean, outside)
+    trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+    found, sure = torch.zeros_like(gram[..., 0]), trace == 0
+    usual = (trace > TRACES[0]) & (trace < TRACES[1])
+    if gram.shape[-1] > 2 * LANCZOS_STEPS and bool(usual.any()):
+        found[usual], sure[usual] = _lanczos(gram[usual])
+    for place in torch.where(~sure)[0].tolist():
+        exact = _gram(rows[place].double(), mean[place].double(), outside)
+        if bool(exact.isfinite().all()):
+            found[place] = torch.linalg.eigh(exact)[1][:, -1].float()
+        else:
+            found[place] = torch.nan  # the map is refused, with the layer's name
+    return found
+
+
+def _gram(rows: Tensor, mean: Tensor, outside: int) -> Tensor:
+    gram = rows @ rows.mT
+    return gram + outside * mean[..., None] * mean[..., None, :] if outside else gram
+
+
+def _lanczos(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """For each of [N, n, n] the leading eigenvector [N, n], and whether it is within ANGLE."""
+    number, size = gram.shape[:2]
     generator = torch.Generator().manual_seed(0)
-    stray = torch.randn(gram.shape[-1], 1, generator=generator, dtype=gram.dtype).to(gram.device)
-    vector = column / column.norm(dim=-2, keepdim=True).clamp(min=TINY) + STRAY * stray
-    basis: Tensor | None = None
-    for _ in range(LANCZOS_STEPS):
-        if basis is not None:
-            for _ in range(2):  # once leaves what rounding brings back
-                vector = vector - basis @ (basis.mT @ vector)
-        length = vector.norm(dim=-2, keepdim=True)
-        if bool((length < TINY).any()):  # there are no more directions
-            return _leading_of_all(gram)
-        vector = vector / length
-        basis = vector if basis is None else torch.cat([basis, vector], -1)
+    start = torch.randn(size, 1, generator=generator, dtype=gram.dtype).to(gram.device)
+    vector = gram @ start
+    # A vector in a row each: what was taken, and its product with the matrix.
+    basis = gram.new_zeros(number, LANCZOS_STEPS, size)
+    products = torch.zeros_like(basis)
+    for step in range(LANCZOS_STEPS):
+        before = basis[:, :step]
+        for _ in range(2):  # once leaves what rounding brings back
+            vector = vector - before.mT @ (before @ vector)
+        vector = torch.nn.functional.normalize(vector, dim=-2, eps=TINY)
+        basis[:, step] = vector[..., 0]
         vector = gram @ vector
-    assert basis is not None  # there are steps
-    values, inner = torch.linalg.eigh(basis.mT @ gram @ basis)
-    found = basis @ inner[..., -1:]
-    residual = (gram @ found - values[..., -1:, None] * found).norm(dim=(-2, -1))
-    if bool((residual <= RESIDUAL * values[..., -1]).all()):
-        component: Tensor = found[..., 0]
-        return component
-    return _leading_of_all(gram)
-
-
-def _leading_of_all(gram: Tensor) -> Tensor:
-    vectors: Tensor = torch.linalg.eigh(gram)[1]
-    return vectors[..., -1]
+        products[:, step] = vector[..., 0]
+        if step + 1 not in LOOKS:
+            continue
+        own, theirs = basis[:, : step + 1], products[:, : step + 1]
+        values, inner = torch.linalg.eigh((own @ theirs.mT).double())
+        weights = inner[:, None, :, -1].to(gram.dtype)
+        found, product = ((weights @ each)[:, 0] for each in (own, theirs))
+        largest = (found * product).sum(-1)
+        error = (product - largest[:, None] * found).norm(dim=-1) + ROUNDING * largest
+        sure = error <= ANGLE * (largest - values[:, -2])
+        if bool(sure.all()):
+            break
+    return found, sure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from handlers.cam.gradient import MapGradient, Window
+from handlers.cam.gradient import MapGradient
 from handlers.cam.registry import METHODS
 from handlers.cam.weighting import gradcam_plus_plus_weights
 
@@ -40,8 +40,8 @@ def _with_space_maps(gradient: MapGradient, weights: Tensor) -> Tensor:
     for window in gradient.windows():
         strength = window.gradient.abs()
         scale = weights[window.index] / _or_one(strength.amax((-2, -1)))
-        values = torch.einsum("nc,ncab,ncab->nab", scale, window.activation, strength)
-        window.add_to(maps, values.flatten(1))
+        values = scale[:, None] @ (window.activation * strength).flatten(2)
+        window.add_to(maps, values[:, 0])
     return maps.view(-1, height, width)
 
 
@@ -59,22 +59,20 @@ def gcame(gradient: MapGradient) -> Tensor:
     weights = gradient.mean()
     maps = gradient.gradient.new_zeros(len(gradient), height * width)
     for window in gradient.windows():
-        kernels = _gaussians(window, width)
-        used = (window.gradient != 0).any(1)
-        values = torch.einsum(
-            "nc,ncab,nca,ncb->nab", weights[window.index], window.activation, *kernels
-        )
-        window.add_to(maps, (values * used).flatten(1))
+        strength = window.gradient.abs()
+        rows, columns = _gaussians(strength, window.cells, width)
+        rows *= weights[window.index][..., None]
+        values = (window.activation * rows[..., None]).mul_(columns[:, :, None]).sum(1)
+        window.add_to(maps, (values * (strength.amax(1) > 0)).flatten(1))
     return maps.view(-1, height, width)
 
 
-def _gaussians(window: Window, width: int) -> tuple[Tensor, Tensor]:
-    """Each channel's Gaussian along the window's rows [n, C, a] and its columns [n, C, b], of which
-    it is the product; width: of the map."""
-    strength = window.gradient.abs()
+def _gaussians(strength: Tensor, cells: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Each channel's Gaussian along the rows [n, C, a] and the columns [n, C, b] of a window, of
+    which it is the product; strength: |g| [n, C, a, b], cells: the window's, width: of the map."""
     # Padding cells have no gradient; they are a peak only where nothing is.
     peak = (strength >= PEAK * strength.amax((-2, -1), keepdim=True)).to(strength)
-    cells = window.cells.view(-1, *strength.shape[-2:])
+    cells = cells.view(-1, *strength.shape[-2:])
     away, spread = [], torch.zeros_like(strength[..., 0, 0])
     for place, across in ((cells[:, :, 0] // width, -1), (cells[:, 0] % width, -2)):
         along, share = place[:, None].to(strength), peak.sum(across)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.linalg import vector_norm
 
 from handlers.cam.gradient import MapGradient
 from handlers.cam.registry import METHODS
@@ -27,11 +28,15 @@ def gradcam_plus_plus(gradient: MapGradient) -> Tensor:
 
 def gradcam_plus_plus_weights(gradient: MapGradient) -> Tensor:
     """The weights [N, C] of Grad-CAM++."""
-    total = gradient.activation.relu().sum((-2, -1))[:, None, None]
+    activation = gradient.activation
+    total: Tensor = (
+        activation.sum((-2, -1)) + vector_norm(activation, 1, (-2, -1))
+    ) / 2  # of ReLU(A)
+    total = total[:, None, None]
 
     def weight(_: Tensor, g: Tensor) -> Tensor:
         positive = g.relu()
-        return positive / (2 + total * positive)
+        return positive / (total * positive).add_(2)
 
     return gradient.channel_sums(weight)
 
@@ -43,6 +48,6 @@ def xgradcam(gradient: MapGradient) -> Tensor:
     The denominator is taken over |A|: the same on the non-negative maps of the paper, and it does
     not change sign on signed pyramid maps. A channel that is zero everywhere weighs nothing.
     """
-    total = gradient.activation.abs().sum((-2, -1))
-    weights = gradient.inner() / total.masked_fill(total == 0, 1)
+    total = vector_norm(gradient.activation, 1, (-2, -1))
+    weights: Tensor = gradient.inner() / total.masked_fill(total == 0, 1)
     return gradient.weighted(weights)

@@ -12,7 +12,7 @@ from torch import Tensor
 from handlers.cam.gradient import DenseGradient, LocalGradient
 from handlers.detectors.base import Cells
 from handlers.evidence.scene import Piece, Question, in_chunks, jacobian, row_gradients, tapped
-from handlers.evidence.towers import OtherwiseError, from_towers, towers_of
+from handlers.evidence.towers import OtherwiseError, from_towers, needed_of, towers_of
 from handlers.evidence.windows import cut_windows
 from handlers.tap import Tap, masked
 from handlers.targets.registry import Outputs
@@ -67,17 +67,26 @@ def shown_for(question: Question, part: Cells, level: int) -> Shown:
     return replace(shown, depends=False)
 
 
+def from_levels(question: Question, part: Cells) -> Iterator[Piece]:
+    """On every feature map that emitted some of the detections."""
+    needed: list[bool] = []
+    for level in part.level.unique().tolist():
+        towers = towers_of(question, part, level)
+        if not towers:
+            yield from from_cells(question, part, level)
+            continue
+        if len(needed) != len(towers):  # levels are alike in what the scalars depend on
+            needed = needed_of(question, part, level, towers)
+        try:
+            yield from from_towers(question, part, level, towers, needed)
+        except OtherwiseError:  # it came before the first piece: the other ways take any head
+            yield from from_cells(question, part, level)
+
+
 def from_cells(
     question: Question, part: Cells, level: int, shown: Shown | None = None
 ) -> Iterator[Piece]:
     """On one feature map; or on what the question's layer makes of it."""
-    towers = towers_of(question, part, level)
-    if towers:
-        try:
-            yield from from_towers(question, part, level, towers)
-            return
-        except OtherwiseError:
-            pass  # it came before the first piece: the ways below take any head
     maps = question.scene.maps[level]
     places = torch.where(part.level == level)[0]
     reach = part.reach(level)

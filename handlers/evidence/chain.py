@@ -10,35 +10,43 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from handlers.cam.convolved import Behind
+
 Back = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Passed:
-    """What a tower made of a map: given [1, C, h, w]; backs: for each of its modules the gradient
-    on what it was given, of that on what it gave (which may be overwritten).
+    """What a tower made of a map: given [1, C, h, w]; first: its first module; backs: for each of
+    its modules the gradient on what it was given, of that on what it gave (which all but a
+    convolution may overwrite).
 
     Forward it runs module by module as the detector does, so that a ReLU decides alike; backward in
     the order of channels_last, in which a convolution is faster and sums run along channels.
     """
 
+    first: nn.Conv2d
     given: Tensor
     backs: list[Back]
 
-    def back(self, gradient: Tensor) -> Tensor:
-        """d / d map [n, C, h, w] of d / d given [n, C', h, w], which is overwritten."""
-        for step in reversed(self.backs):
+    def back(self, gradient: Tensor) -> Behind:
+        """From d / d given [n, C', h, w], which is overwritten, to behind the first convolution."""
+        first, *others = self.backs
+        for step in reversed(others):
             gradient = step(gradient)
-        return gradient
+        return Behind(gradient, self.first, first)
 
 
 def passed(modules: Sequence[nn.Module], maps: Tensor) -> Passed:
-    """Maps [1, C, h, w] through modules: nn.Conv2d as wide as it was, nn.GroupNorm, nn.ReLU."""
+    """Maps [1, C, h, w] through modules, of which the first is a convolution: nn.Conv2d as wide as
+    it was, nn.GroupNorm, nn.ReLU."""
+    first = modules[0]
+    assert isinstance(first, nn.Conv2d)  # towers_of has seen it
     backs: list[Back] = []
     for module in modules:
         maps, back = _steps(module, maps)
         backs.append(back)
-    return Passed(maps, backs)
+    return Passed(first, maps, backs)
 
 
 def _steps(module: nn.Module, maps: Tensor) -> tuple[Tensor, Back]:

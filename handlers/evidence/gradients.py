@@ -17,7 +17,7 @@ from torch import Tensor
 from handlers.cam.gradient import DenseGradient, MapGradient
 from handlers.cam.pooled import PooledGradient
 from handlers.detectors.base import Cells, RoIs
-from handlers.evidence.cells import from_cells, shown_for
+from handlers.evidence.cells import from_cells, from_levels, shown_for
 from handlers.evidence.scene import Piece, Question, Scene, in_chunks, products, row_gradients
 from handlers.schema import RequestError
 from handlers.tap import Layer, Tap
@@ -31,8 +31,7 @@ def emitting(question: Question) -> Iterator[Piece]:
         yield from _from_pooled(question, part)
         return
     assert isinstance(part, Cells)  # queries have a file of their own
-    for level in part.level.unique().tolist():
-        yield from from_cells(question, part, level)
+    yield from from_levels(question, part)
 
 
 def _from_pooled(question: Question, part: RoIs) -> Iterator[Piece]:

@@ -9,8 +9,8 @@ for each detection of a chunk as one batch; there the cost is the arithmetic of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -19,7 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from handlers.cam.gradient import DenseGradient, LocalGradient
+from handlers.cam.convolved import ConvolvedGradient
+from handlers.cam.gradient import DenseGradient, LocalGradient, MapGradient
 from handlers.detectors.base import Cells
 from handlers.detectors.torchvision_base import reach
 from handlers.evidence.chain import Passed, passed
@@ -79,10 +80,16 @@ def towers_of(question: Question, part: Cells, level: int) -> list[Tower]:
     modules = [module for each in towers for module in (*each.modules, *each.lasts)]
     if coupled:
         known = all(isinstance(each, (nn.Conv2d, nn.GroupNorm, nn.ReLU)) for each in modules)
+        known = known and all(_begins_with_convolution(each) for each in towers)
         modules = [each for each in modules if not isinstance(each, nn.GroupNorm)]
     else:
         known = True
     return towers if known and reach(modules) is not None else []
+
+
+def _begins_with_convolution(tower: Tower) -> bool:
+    first = next(iter(tower.modules), None)
+    return isinstance(first, nn.Conv2d) and first.groups == 1
 
 
 def _leaves(module: nn.Module) -> list[nn.Module]:
@@ -103,20 +110,6 @@ class OtherwiseError(Exception):
     """The head is no chain of its modules, one after the other: it comes to other scalars."""
 
 
-def from_towers(
-    question: Question, part: Cells, level: int, towers: Sequence[Tower]
-) -> Iterator[Piece]:
-    """For the detections of a level. Raises OtherwiseError, before the first of them."""
-    places = torch.where(part.level == level)[0]
-    used = [True] * len(towers)
-    # To find out costs as much as a convolution or two.
-    if any(each.radius > 1 for each in towers):
-        used = _used(question, part, level, towers, places[:1])
-    run = _on_whole_map if any(each.coupled for each in towers) else _on_windows
-    uses = [Use(*each) for each in zip(towers, used, strict=True)]
-    yield from run(question, part, level, uses, places)
-
-
 @dataclass(frozen=True)
 class Use:
     """needed: some scalar depends on the tower."""
@@ -125,16 +118,30 @@ class Use:
     needed: bool
 
 
+def from_towers(
+    question: Question,
+    part: Cells,
+    level: int,
+    towers: Sequence[Tower],
+    needed: Sequence[bool],
+) -> Iterator[Piece]:
+    """For the detections of a level; needed: as `needed_of` says, of each tower. Raises
+    OtherwiseError, before the first of them."""
+    places = torch.where(part.level == level)[0]
+    uses = [Use(*each) for each in zip(towers, needed, strict=True)]
+    run = _on_whole_map if any(each.tower.coupled for each in uses) else _on_windows
+    yield from run(question, part, level, uses, places)
+
+
 def _blank(tower: Tower, places: Tensor, like: Tensor) -> Tensor:
     """Instead of what a tower gave the last convolutions to see."""
     side = 2 * tower.last_radius + 1
     return like.new_zeros(len(places), tower.lasts[0].in_channels, side, side)
 
 
-def _used(
-    question: Question, part: Cells, level: int, towers: Sequence[Tower], places: Tensor
-) -> list[bool]:
-    maps = question.scene.maps[level]
+def needed_of(question: Question, part: Cells, level: int, towers: Sequence[Tower]) -> list[bool]:
+    """Whether some scalar of a level's detections depends on each of its towers."""
+    maps, places = question.scene.maps[level], torch.where(part.level == level)[0][:1]
     with torch.enable_grad():
         blank = [_blank(each, places, maps).requires_grad_() for each in towers]
         scalars = _scalars(question, part, level, towers, places, blank)
@@ -154,31 +161,57 @@ def _scalars(
     given: Sequence[Tensor],
 ) -> Sequence[Tensor]:
     """The scalars of detections, of the windows [n, C, s, s] around their cells of what each tower
-    gave. The head runs on maps of one cell; only its last convolutions are shown the windows."""
+    gave. The head runs on maps of one cell, without the towers; only its last convolutions run,
+    and are shown the windows."""
     maps = question.scene.maps[level]
     nothing = maps.new_zeros(len(places), maps.shape[1], 1, 1)
     zero = torch.zeros_like(places)
     where = (torch.arange(len(places), device=places.device), zero, zero)
     with ExitStack() as stack:
         for tower, windows in zip(towers, given, strict=True):
+            for module in tower.modules:
+                stack.enter_context(_skipped(module))
             for last in tower.lasts:
                 stack.enter_context(_shown(last, windows))
         return question.scalars(part.read(part.convolve(nothing, level), places, where))
 
 
 @contextmanager
-def _shown(last: nn.Conv2d, windows: Tensor) -> Iterator[None]:
-    """While open, `last` is given windows [n, C, s, s], and gives what it makes of their middles
-    [n, K, 1, 1]: windows are as large as it sees, so that it needs no padding."""
-    margin = windows.shape[-1] // 2 - (reach([last]) or 0)
-    windows = _cropped(windows, margin)
-    handle = last.register_forward_pre_hook(lambda _, arguments: (windows, *arguments[1:]))
-    padding, last.padding = last.padding, (0, 0)
+def _instead(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """While open, `module` does something else."""
+    own = module.__dict__
+    before = own.get("forward")
+    own["forward"] = forward
     try:
         yield
     finally:
-        last.padding = padding
-        handle.remove()
+        del own["forward"]
+        if before is not None:
+            own["forward"] = before
+
+
+def _skipped(module: nn.Module) -> AbstractContextManager[None]:
+    """While open, `module` gives zeros of the shape that it would give."""
+
+    def forward(given: Tensor) -> Tensor:
+        channels = module.out_channels if isinstance(module, nn.Conv2d) else given.shape[1]
+        return given.new_zeros(len(given), channels, *given.shape[2:])
+
+    return _instead(module, forward)
+
+
+def _shown(last: nn.Conv2d, windows: Tensor) -> AbstractContextManager[None]:
+    """While open, `last` gives what it makes of the middles of windows [n, C, s, s]: [n, K, 1, 1].
+    Windows are as large as it sees, so that it needs no padding."""
+    windows = _cropped(windows, windows.shape[-1] // 2 - (reach([last]) or 0))
+
+    def forward(_: Tensor) -> Tensor:
+        weight, bias = last.weight, last.bias
+        if last.groups == 1 and windows.shape[-2:] == weight.shape[-2:]:  # the usual, and faster
+            return F.linear(windows.flatten(1), weight.flatten(1), bias)[..., None, None]
+        return F.conv2d(windows, weight, bias, 1, 0, last.dilation, last.groups)
+
+    return _instead(last, forward)
 
 
 def _cropped(maps: Tensor, margin: int) -> Tensor:
@@ -258,22 +291,25 @@ def _on_windows(
 
 def _shrunk(tower: Tower, windows: Tensor, mask: Tensor, radius: int) -> Tensor:
     """What a tower makes of the middles of windows [n, C, s, s] of that radius. Zero padding is
-    what its convolutions see off the map, so that is zeroed (by the mask) before each."""
+    what its convolutions see off the map, so that is zeroed (by the mask) before each; the windows
+    are so already."""
     margin = radius - tower.radius - tower.last_radius
     windows, mask = _cropped(windows, margin), _cropped(mask, margin)
-    windows = windows.clone()  # the first module may work in place
+    if tower.radius > 1:  # convolutions are faster on it, and copying it costs less than they do
+        windows = windows.contiguous(memory_format=torch.channels_last)
+    windows, zeroed = windows.clone(), True  # the first module may work in place
     for module in tower.modules:
         wide = reach([module]) or 0
         if not wide:
-            windows = module(windows)
+            windows, zeroed = module(windows), False
             continue
         assert isinstance(module, nn.Conv2d)  # the only one with a reach
         windows = F.conv2d(
-            windows * mask,
+            windows if zeroed else windows * mask,
             *(module.weight, module.bias, 1, 0, module.dilation, module.groups),
         )
-        mask = _cropped(mask, wide)
-    return windows * mask
+        mask, zeroed = _cropped(mask, wide), False
+    return windows if zeroed else windows * mask
 
 
 def _on_whole_map(
@@ -299,8 +335,7 @@ def _on_whole_map(
             _check(question, part, own_places, scalars)
             found = list(_gradients(scalars, leaves))
         with torch.no_grad():
-            several = [_back(part, maps, runs, each, own_places) for each in found]
-        evidence = [DenseGradient(maps[0], each) for each in several]
+            evidence = [_back(part, maps, runs, each, own_places) for each in found]
         yield Piece(own_places, evidence, [question.scene.grid(maps)] * len(own))
 
 
@@ -310,19 +345,16 @@ def _back(
     runs: Sequence[Passed | None],
     gradients: Sequence[Tensor | None],
     places: Tensor,
-) -> Tensor:
-    """d scalar_n / d map [n, C, h, w] of those on the windows of what each tower gave."""
-    several = [
+) -> MapGradient:
+    """d scalar_n / d map of those on the windows of what each tower gave."""
+    behind = [
         run.back(_spread(part, each, places, run.given))
         for run, each in zip(runs, gradients, strict=True)
         if run is not None and each is not None
     ]
-    if not several:
-        return maps.new_zeros(len(places), *maps.shape[1:])
-    total = several[0]
-    for each in several[1:]:
-        total += each
-    return total
+    if not behind:
+        return DenseGradient(maps[0], maps.new_zeros(1).expand(len(places), *maps.shape[1:]))
+    return ConvolvedGradient(maps[0], behind)
 
 
 def _spread(part: Cells, gradient: Tensor, places: Tensor, given: Tensor) -> Tensor:

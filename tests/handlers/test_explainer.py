@@ -10,10 +10,8 @@ import handlers.memory
 from handlers.cam.registry import METHODS, Evidence, evidence_of
 from handlers.detectors.base import Found, Inputs
 from handlers.detectors.registry import DetectorError
-from handlers.detectors.base import Found, Inputs
 from handlers.explainer import Explainer
 from handlers.images import PictureError
-from handlers.memory import Footprint
 from handlers.memory import Footprint
 from handlers.schema import ExplainRequest, RequestError
 from tests.conftest import CATEGORIES, random_picture, scene_picture, small_model
@@ -254,30 +252,6 @@ def test_a_batch_that_does_not_fit_memory_is_cut_and_said_once(
         explainer.detect(pictures, batch_size=4)
     (said,) = told
     assert "batch_size: 4 pictures at a time do not fit memory" in str(said.message)
-    assert sizes == [1] * 8
-    for one, other in zip(plain, found, strict=True):
-        assert torch.equal(one.boxes, other.boxes)
-
-
-def test_a_batch_that_does_not_fit_memory_is_cut_and_said_once(
-    explainer: Explainer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pictures = [random_picture(80, 96, seed) for seed in range(4)]
-    plain = explainer.detect(pictures, batch_size=1)
-    sizes: list[int] = []
-    find = explainer.network.find
-
-    def watched(inputs: Inputs) -> list[Found]:
-        sizes.append(len(inputs.tensors))
-        return find(inputs)
-
-    monkeypatch.setattr(explainer.network, "find", watched)
-    monkeypatch.setattr(explainer, "_footprint", Footprint())
-    monkeypatch.setattr(handlers.memory, "free_bytes", lambda _: 1)
-    with pytest.warns(UserWarning, match="batch_size: 4 pictures at a time do not fit memory") as told:
-        found = explainer.detect(pictures, batch_size=4)
-        explainer.detect(pictures, batch_size=4)
-    assert len(told) == 1
     assert sizes == [1] * 8
     for one, other in zip(plain, found, strict=True):
         assert torch.equal(one.boxes, other.boxes)

@@ -92,17 +92,3 @@ def test_boxes_together_are_normalised_each_and_the_larger_value_counts() -> Non
     # Left 1 ... 3, right 2 ... 5; they share the second column.
     expected = torch.tensor([[0, 1, 1, 0], [0.5, 0.5, 2 / 3, 0]])
     torch.testing.assert_close(each.normalised(), expected)
-
-
-def test_boxes_together_are_normalised_each_and_the_larger_value_counts() -> None:
-    values = [[1.0, 3.0, 5.0, 5.0], [2.0, 2.0, 4.0, 0.0]]
-    left, right = (0.0, 0.0, 2.0, 2.0), (1.0, 0.0, 3.0, 2.0)
-    each = Explanation(
-        *(0, (0.0, 0.0, 3.0, 2.0), 1, "cat", 0.9, "odam", "class", "emitting", "0"),
-        *(torch.tensor(values), SEEN),
-        in_box=True,
-        boxes=(left, right),
-    )
-    # Left 1 ... 3, right 2 ... 5; they share the second column.
-    expected = torch.tensor([[0, 1, 1, 0], [0.5, 0.5, 2 / 3, 0]])
-    torch.testing.assert_close(each.normalised(), expected)

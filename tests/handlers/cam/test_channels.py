@@ -50,8 +50,3 @@ def test_the_channels_are_those_of_pytorch_grad_cam(share: float, seed: int) -> 
 def test_the_smallest_share_still_removes_the_first_and_the_last() -> None:
     activation = torch.rand(6, 4, 5, generator=torch.Generator().manual_seed(0))
     assert len(most_and_least_shown(activation, 0.001)) == 2
-
-
-def test_the_smallest_share_still_removes_the_first_and_the_last() -> None:
-    activation = torch.rand(6, 4, 5, generator=torch.Generator().manual_seed(0))
-    assert len(most_and_least_shown(activation, 0.001)) == 2

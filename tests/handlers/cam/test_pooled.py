@@ -6,7 +6,7 @@ from torch import Tensor
 
 import handlers.cam.pooled
 from handlers.cam.pooled import PooledGradient
-from handlers.cam.registry import METHODS
+from handlers.cam.registry import METHODS, Evidence, evidence_of
 
 
 def by_hand() -> PooledGradient:
@@ -61,9 +61,11 @@ def random_gradient(number: int) -> tuple[PooledGradient, Tensor]:
     return PooledGradient(activation, pooled, gradient, rows, columns), dense
 
 
-@pytest.mark.parametrize("budget", [1, 5_000, 10**9])
-def test_equal_to_the_dense_gradient(budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(handlers.cam.pooled, "WINDOW_BUDGET", budget)
+@pytest.mark.parametrize("budget", [None, 1, 5_000, 10**9])
+def test_equal_to_the_dense_gradient(budget: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    if budget is not None:  # as on an accelerator
+        monkeypatch.setattr(handlers.cam.pooled, "WINDOW_BUDGET", budget)
+        monkeypatch.setattr(PooledGradient, "_one_by_one", PooledGradient._batches)
     ours, dense = random_gradient(40)
     activation = ours.activation
     assert torch.allclose(ours.mean(), dense.mean((2, 3)), atol=1e-5)
@@ -72,6 +74,20 @@ def test_equal_to_the_dense_gradient(budget: int, monkeypatch: pytest.MonkeyPatc
     assert torch.allclose(sums, (activation.relu() * dense**3).sum((2, 3)), rtol=1e-4, atol=1e-3)
     maps = ours.elementwise(lambda a, g: (a * g.relu()).sum(1))
     assert torch.allclose(maps, (activation * dense.relu()).sum(1), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "method", [name for name in METHODS.names() if evidence_of(name) is Evidence.GRADIENT]
+)
+def test_methods_make_no_difference_between_the_two_ways(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    function = METHODS.get(method)
+    assert function is not None
+    ours, _ = random_gradient(40)
+    one_by_one = function(ours)
+    monkeypatch.setattr(PooledGradient, "_one_by_one", PooledGradient._batches)
+    assert torch.allclose(function(ours), one_by_one, atol=1e-4)
 
 
 def test_detections_beyond_the_map_have_no_gradient() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Sequence
 
 import pytest
@@ -73,7 +75,8 @@ def test_gradients_are_those_of_the_whole_head(
     for level in part.level.unique().tolist():
         chains = towers.towers_of(question, part, level)
         assert chains
-        for piece in towers.from_towers(question, part, level, chains):
+        needed = towers.needed_of(question, part, level, chains)
+        for piece in towers.from_towers(question, part, level, chains, needed):
             for row, place in enumerate(piece.places.tolist()):
                 slow = one_by_one(question, level, place)
                 assert len(piece.evidence) == len(slow)
@@ -109,20 +112,26 @@ def test_a_tower_that_nothing_depends_on_does_not_run(
 def pieces(question: Question) -> list[Piece]:
     part = question.part
     assert isinstance(part, Cells)
-    levels = part.level.unique().tolist()
-    return [piece for level in levels for piece in cells.from_cells(question, part, level)]
+    return list(cells.from_levels(question, part))
 
 
 @pytest.mark.parametrize("architecture", ["fcos_resnet50_fpn", "ssd300_vgg16"])
-def test_modules_are_left_as_they_were(architecture: str) -> None:
+def test_modules_are_left_as_they_were(architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_model(architecture)
 
     def state() -> list[tuple[object, ...]]:
         convolutions = [each for each in model.modules() if isinstance(each, nn.Conv2d)]
         hooks = [(len(each._forward_hooks), len(each._forward_pre_hooks)) for each in convolutions]
-        return [*((each.padding, each.weight.requires_grad) for each in convolutions), *hooks]
+        ways = [(vars(each).get("forward"),) for each in model.modules()]
+        kept = [(each.padding, each.weight.requires_grad) for each in convolutions]
+        return [*kept, *hooks, *ways]
 
     explainer = Explainer.from_model(model, CATEGORIES)
+    # Some wrap a module's own way.
+    wrapped = next(
+        each for each in model.get_submodule("head").modules() if type(each) is nn.Conv2d
+    )
+    monkeypatch.setitem(vars(wrapped), "forward", functools.partial(wrapped.forward))
     before = state()
     explainer.explain([PICTURE], ExplainRequest(score_threshold=0.0))
     assert state() == before
@@ -208,7 +217,7 @@ def changed(tower: nn.Module, how: str) -> nn.Module:
 @pytest.mark.parametrize("how", ["shared ReLU", "residual", "standardised"])
 @pytest.mark.parametrize("architecture", ["fcos_resnet50_fpn", "retinanet_resnet50_fpn"])
 def test_heads_that_are_not_what_they_list(architecture: str, how: str) -> None:
-    model = small_model(architecture)
+    model = copy.deepcopy(small_model(architecture))  # others are given the same one
     head = model.get_submodule("head.classification_head")
     head.conv = changed(head.get_submodule("conv"), how)
     question = question_of(model, "class")

@@ -74,8 +74,18 @@ def test_each_step_moves_its_share_of_the_pixels(
     )
     options = FaithfulnessOptions(steps=5, growth=growth)
     heat = torch.rand(6, 8, generator=torch.Generator().manual_seed(0))
-    back = insertion(lambda each: (each[:, 0] == 90).sum((1, 2)), CONSTANT, heat, options)
-    assert back.scores.tolist() == moved
+    together: list[int] = []
+
+    def score(pictures: Tensor) -> Tensor:
+        together.append(len(pictures))
+        return (pictures[:, 0] == 90).sum((1, 2))
+
+    for most, expected in ((16, [5]), (2, [2, 2, 1])):
+        monkeypatch.setattr("handlers.metrics.faithfulness.AT_A_TIME", most)
+        together.clear()
+        back = insertion(score, CONSTANT, heat, options)
+        assert back.scores.tolist() == moved
+        assert together == expected
 
 
 def test_a_blur_keeps_the_mean_and_takes_the_detail() -> None:
