@@ -74,6 +74,7 @@ def evaluate(options: EvaluateOptions, explainer: Explainer) -> int:
         "input": listing.fingerprint(),
         "maps": list(makers),
         "target": options.target,
+        "masks": options.masks,
         "precision": options.precision,
         **{name: value for name, value in asdict(how).items() if name != "batch_size"},
     }
@@ -159,6 +160,7 @@ def _makers(options: EvaluateOptions, explainer: Explainer) -> dict[str, Maker]:
                     "target": options.target or explainer.defaults.target_name,
                     "layer": layer.replace("+", ","),
                     "fuse": "+" in layer,
+                    "masks": options.masks,
                 }
             )
             explainer.check(request)

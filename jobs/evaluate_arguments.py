@@ -36,6 +36,11 @@ def add_evaluate(parser: argparse.ArgumentParser, add_places: Add, add_machine: 
         f" b (default: {' '.join(EvaluateOptions.layers)})",
     )
     parser.add_argument("--target", help="what to explain, e.g. class (default: the archive's)")
+    parser.add_argument(
+        "--masks",
+        type=_count,
+        help="drise, dclose: how many masked pictures to look at (default: the method's paper's)",
+    )
     for name, kind, text in (
         ("detections", _count, "boxes to measure, or a few more"),
         ("score-threshold", _share, "measure boxes scoring more than this, 0 to 1"),

@@ -118,6 +118,7 @@ class EvaluateOptions:
     controls: measure a smooth random field and a Gaussian at the box's middle, too.
     methods, layers: names, at least one each; "a+b" is the fusion of layers a and b.
     target: what is explained, None for the archive's.
+    masks: of D-RISE and D-CLOSE, None for their papers' numbers.
     detections: how many boxes are measured, or a few more; they score more than score_threshold.
     per_picture: at most so many of one picture, drawn at random by `seed`.
     steps, blur, growth: as for handlers.metrics.faithfulness.
@@ -130,6 +131,7 @@ class EvaluateOptions:
     methods: tuple[str, ...] = ("odam", "layercam", "gradcam", "gradcam++")
     layers: tuple[str, ...] = ("emitting", "pyramid")
     target: str | None = None
+    masks: int | None = None
     detections: int = 100
     score_threshold: float = 0.5
     per_picture: int = 3

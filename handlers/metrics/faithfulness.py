@@ -25,6 +25,9 @@ from torchvision.ops import box_iou
 
 from handlers.metrics.smoothing import gaussian_blur
 
+# Points of a curve whose pictures are in memory together.
+AT_A_TIME = 16
+
 # Pictures, uint8 [B, 3, H, W]: a score of each [B], or several [B, K]; at least 0.
 Scoring = Callable[[Tensor], Tensor]
 
@@ -121,9 +124,12 @@ def _scores(
         )
     shares = torch.linspace(0, 1, options.steps, dtype=torch.float64) ** options.growth
     moved = (shares * heat.numel()).round().long()
-    taken = pixel_ranks(heat) < moved[:, None, None]
-    scores = score(torch.where(taken[:, None], after, before)).double()
-    return shares, scores
+    ranks = pixel_ranks(heat)
+    scores = [
+        score(torch.where((ranks < few[:, None, None])[:, None], after, before)).double()
+        for few in moved.split(AT_A_TIME)
+    ]
+    return shares, torch.cat(scores)
 
 
 def similarities(

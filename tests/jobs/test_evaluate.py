@@ -214,6 +214,23 @@ def test_a_method_without_a_layer_is_measured_once_and_one_picture_has_no_error(
     assert summary["guided emitting"]["deletion"][1] is None
 
 
+def test_masks_are_as_many_as_asked(
+    options: EvaluateOptions, demo: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[ExplainRequest] = []
+
+    def noted(explainer: Explainer, request: ExplainRequest) -> Any:
+        asked.append(request)
+        return explained(explainer, request)
+
+    monkeypatch.setattr(module, "explained", noted)
+    masks = replace(options, methods=("drise",), detections=1, masks=3, controls=False)
+    assert evaluate(masks, demo) == 0
+    assert [each.masks for each in asked] == [3]
+    with pytest.raises(ConflictError, match="masks differ"):
+        evaluate(replace(masks, masks=4), demo)
+
+
 def test_too_few_pictures_are_said(
     options: EvaluateOptions, demo: Explainer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,6 +245,7 @@ def test_too_few_pictures_are_said(
 def test_arguments() -> None:
     line = "evaluate --controls --archive a.mar --input in --output out --methods odam,gradcam"
     line += " --layers emitting a+b --detections 7 --target probability --steps 11 --seed 3"
+    line += " --masks 9"
     assert parse(line.split()) == EvaluateOptions(
         "a.mar",
         ("in",),
@@ -239,8 +257,9 @@ def test_arguments() -> None:
         detections=7,
         steps=11,
         seed=3,
+        masks=9,
     )
-    for wrong in ("--steps 1", "--blur 0", "--growth 0.5", "--detections 0", "--growth x"):
+    for wrong in ("--steps 1", "--blur 0", "--growth 0.5", "--detections 0", "--masks 0"):
         with pytest.raises(SystemExit) as ended:
             parse(f"evaluate --archive a --input i --output o {wrong}".split())
         assert ended.value.code == 2
