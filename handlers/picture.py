@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from handlers.evidence.scene import Question, Scene, Where
 from handlers.maps import Heat, fused, heatmaps, joint_heatmaps
 from handlers.outcome import Chosen
 from handlers.schema import ExplainRequest, Explanation, RequestError
+from handlers.smoothing import gaussian_blur
 from handlers.tap import NonFiniteError, all_finite
 from handlers.targets.registry import Outputs, find_target
 
@@ -60,6 +62,16 @@ def explain_picture(
         for row in rows
         for name, heat in zip(names, row, strict=True)
     ]
+
+
+def smoothed(heat: Heat, boxes: Sequence[Corners], share: float) -> Heat:
+    """Blurred by a Gaussian of that share of its boxes' mean side, at most of the map's own."""
+    sides = [math.sqrt(max(0.0, (x2 - x1) * (y2 - y1))) for x1, y1, x2, y2 in boxes]
+    sigma, geometry = share * sum(sides) / len(sides), heat.geometry
+    height, width = heat.heatmap.shape
+    down = min(height, sigma * abs(geometry.scale_y) * height / geometry.frame_height)
+    across = min(width, sigma * abs(geometry.scale_x) * width / geometry.frame_width)
+    return replace(heat, heatmap=gaussian_blur(heat.heatmap[None], down, across)[0])
 
 
 def _heats(scene: Scene, subject: Subject, request: ExplainRequest, where: Where) -> list[Heat]:
@@ -125,12 +137,16 @@ def _in_picture(outputs: Outputs, scene: Scene, subject: Subject) -> Outputs:
     return outputs.with_(boxes=boxes, chosen=subject.places)
 
 
+# x1, y1, x2, y2 in pixels of the picture.
+Corners = tuple[float, float, float, float]
+
+
 @dataclass(frozen=True)
 class Facts:
     """Of each chosen box its corners, label, category, score and level: plain numbers, read off the
     device once."""
 
-    boxes: list[tuple[float, float, float, float]]
+    boxes: list[Corners]
     labels: list[int]
     categories: list[str]
     scores: list[float]
@@ -161,6 +177,8 @@ def _explanation(
     chosen, place = subject.chosen, 0 if together else heat.place
     outcome, boxes = chosen.outcomes[place], facts.boxes if together else facts.boxes[place:][:1]
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+    if request.smooth:
+        heat = smoothed(heat, boxes, request.smooth)
     return Explanation(
         index=chosen.index[place],
         box=(min(lefts), min(tops), max(rights), max(bottoms)),

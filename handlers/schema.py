@@ -65,6 +65,8 @@ class ExplainRequest:
     save_raw: keep activation and gradient in each explanation (large).
     normalize_in_box: pictures show each map inside its box alone, from its least value there (0) to
         its largest (1); where boxes overlap the larger value. The map itself stays as it is.
+    smooth: blurs each map, after any fusion, by a Gaussian whose standard deviation is this share,
+        0 to 1, of the side of its box (the square root of its area; of boxes together the mean).
     ablation: how AblationCAM removes a channel: "fixed" sets it to zero and scores the same
         candidate; "tutorial" is what pytorch-grad-cam's tutorial on Faster R-CNN does.
     channels: the share of the channels that AblationCAM removes, above 0 to 1, by the tutorial's
@@ -87,6 +89,7 @@ class ExplainRequest:
     sum_boxes: bool = False
     save_raw: bool = False
     normalize_in_box: bool = False
+    smooth: float = 0.0
     ablation: str = "fixed"
     channels: float = 1.0
     masks: int | None = None
@@ -106,10 +109,11 @@ class ExplainRequest:
             _check_box(self.box)
             if self.candidates:  # a box is a candidate already
                 raise RequestError("candidates", self.candidates, "0 where a box is named")
+        if not _number_within(self.smooth, 0, 1):
+            raise RequestError("smooth", self.smooth, SMOOTH)
         if self.ablation not in ABLATIONS:
             raise RequestError("ablation", self.ablation, ", ".join(ABLATIONS))
-        share = isinstance(self.channels, (int, float)) and self.channels is not True
-        if not share or not 0 < self.channels <= 1:
+        if not _number_within(self.channels, 0, 1) or not self.channels:
             raise RequestError("channels", self.channels, CHANNELS)
         if self.masks is not None and not _whole(self.masks, 1, 100_000):
             raise RequestError("masks", self.masks, MASKS)
@@ -165,6 +169,8 @@ def _parse_field(name: str, value: Any) -> Any:
         return _number(name, value, int, "an integer from 0 to 10000")
     if name == "channels":
         return _number(name, value, float, CHANNELS)
+    if name == "smooth":
+        return _number(name, value, float, SMOOTH)
     if name == "masks":
         return _number(name, value, int, MASKS)
     if name == "seed":
@@ -179,6 +185,7 @@ def _parse_field(name: str, value: Any) -> Any:
 
 
 CHANNELS = "a number above 0, at most 1"
+SMOOTH = "a number from 0 to 1"
 MASKS = "an integer from 1 to 100000"
 SEED = "an integer from 0 to 9223372036854775807"
 BOX = "four numbers x1, y1, x2, y2 in picture pixels, with x1 < x2 and y1 < y2"
@@ -201,6 +208,11 @@ def _check_box(box: object) -> None:
 
 def _whole(value: object, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _number_within(value: object, least: float, most: float) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and least <= value <= most  # type: ignore[operator]
 
 
 def _truth(name: str, value: Any) -> bool:

@@ -49,6 +49,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         for name in ("layers", "methods"):
             several = (each.strip() for text in values[name] for each in text.split(","))
             values[name] = tuple(dict.fromkeys(each for each in several if each))
+        request["smooth"] = tuple(dict.fromkeys(request["smooth"]))
         return EvaluateOptions(**values, **request)
     return _explain_options(parser, values, request)
 

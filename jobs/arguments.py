@@ -21,7 +21,7 @@ from jobs.options import (
 DESCRIPTION = "The command line: `python -m jobs explain | sweep | features | classify | evaluate`."
 REQUEST_FIELDS = (
     *("method", "target", "layer", "fuse", "category", "score_threshold", "max_detections"),
-    *("box", "candidates", "sum_boxes", "save_raw", "normalize_in_box"),
+    *("box", "candidates", "sum_boxes", "save_raw", "normalize_in_box", "smooth"),
     *("ablation", "channels", "masks", "seed"),
 )
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -282,6 +282,11 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="draw each heatmap inside its box alone, from its least value there to its largest;"
         " where boxes overlap the larger value",
+    )
+    group.add_argument(
+        "--smooth",
+        type=_share,
+        help="blur each map by a Gaussian of this share of its box's side, 0 to 1 (default 0)",
     )
     group.add_argument(
         "--ablation",

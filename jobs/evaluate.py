@@ -6,6 +6,7 @@ errors, and each map's difference from each control, box by box (paired).
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import sys
@@ -153,7 +154,8 @@ def _makers(options: EvaluateOptions, explainer: Explainer) -> dict[str, Maker]:
     if options.controls:
         makers |= {GAUSSIAN: gaussian, RANDOM: random_fields(options.seed)}
     for method in options.methods:
-        for layer in (EMITTING,) if without_layer(method) else options.layers:
+        layers = (EMITTING,) if without_layer(method) else options.layers
+        for layer, smooth in itertools.product(layers, options.smooth):
             request = ExplainRequest.from_fields(
                 {
                     "method": method,
@@ -161,10 +163,12 @@ def _makers(options: EvaluateOptions, explainer: Explainer) -> dict[str, Maker]:
                     "layer": layer.replace("+", ","),
                     "fuse": "+" in layer,
                     "masks": options.masks,
+                    "smooth": smooth,
                 }
             )
             explainer.check(request)
-            makers[f"{method} {layer}"] = explained(explainer, request)
+            name = f"{method} {layer} smooth {smooth:g}" if smooth else f"{method} {layer}"
+            makers[name] = explained(explainer, request)
     return makers
 
 

@@ -41,6 +41,15 @@ def add_evaluate(parser: argparse.ArgumentParser, add_places: Add, add_machine: 
         type=_count,
         help="drise, dclose: how many masked pictures to look at (default: the method's paper's)",
     )
+    parser.add_argument(
+        "--smooth",
+        type=_share,
+        nargs="+",
+        default=EvaluateOptions.smooth,
+        metavar="SHARE",
+        help="blur each map by a Gaussian of this share of its box's side, 0 to 1; of several"
+        " shares it is measured with each (default: 0)",
+    )
     for name, kind, text in (
         ("detections", _count, "boxes to measure, or a few more"),
         ("score-threshold", _share, "measure boxes scoring more than this, 0 to 1"),

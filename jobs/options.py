@@ -119,6 +119,7 @@ class EvaluateOptions:
     methods, layers: names, at least one each; "a+b" is the fusion of layers a and b.
     target: what is explained, None for the archive's.
     masks: of D-RISE and D-CLOSE, None for their papers' numbers.
+    smooth: as for ExplainRequest; of several each map is measured with each.
     detections: how many boxes are measured, or a few more; they score more than score_threshold.
     per_picture: at most so many of one picture, drawn at random by `seed`.
     steps, blur, growth: as for handlers.metrics.faithfulness.
@@ -132,6 +133,7 @@ class EvaluateOptions:
     layers: tuple[str, ...] = ("emitting", "pyramid")
     target: str | None = None
     masks: int | None = None
+    smooth: tuple[float, ...] = (0.0,)
     detections: int = 100
     score_threshold: float = 0.5
     per_picture: int = 3

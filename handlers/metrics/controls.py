@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from handlers.metrics.smoothing import gaussian_blur
+from handlers.smoothing import gaussian_blur
 
 # The Gaussian's standard deviation along each side of the box, as a share of that side: half of
 # half a side. 0.95^2 = 0.91 of it then lies in the box.

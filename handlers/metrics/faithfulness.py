@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from handlers.metrics.smoothing import gaussian_blur
+from handlers.smoothing import gaussian_blur
 
 # Points of a curve whose pictures are in memory together.
 AT_A_TIME = 16

@@ -214,7 +214,7 @@ def test_a_method_without_a_layer_is_measured_once_and_one_picture_has_no_error(
     assert summary["guided emitting"]["deletion"][1] is None
 
 
-def test_masks_are_as_many_as_asked(
+def test_masks_and_smoothing_are_as_asked(
     options: EvaluateOptions, demo: Explainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[ExplainRequest] = []
@@ -224,11 +224,11 @@ def test_masks_are_as_many_as_asked(
         return explained(explainer, request)
 
     monkeypatch.setattr(module, "explained", noted)
-    masks = replace(options, methods=("drise",), detections=1, masks=3, controls=False)
-    assert evaluate(masks, demo) == 0
-    assert [each.masks for each in asked] == [3]
-    with pytest.raises(ConflictError, match="masks differ"):
-        evaluate(replace(masks, masks=4), demo)
+    few = replace(options, methods=("drise",), detections=1, masks=3, smooth=(0.2,), controls=False)
+    assert evaluate(few, demo) == 0
+    assert [(each.masks, each.smooth) for each in asked] == [(3, 0.2)]
+    with pytest.raises(ConflictError, match="maps, masks differ"):
+        evaluate(replace(few, masks=4, smooth=(0.0,)), demo)
 
 
 def test_too_few_pictures_are_said(
@@ -245,7 +245,7 @@ def test_too_few_pictures_are_said(
 def test_arguments() -> None:
     line = "evaluate --controls --archive a.mar --input in --output out --methods odam,gradcam"
     line += " --layers emitting a+b --detections 7 --target probability --steps 11 --seed 3"
-    line += " --masks 9"
+    line += " --masks 9 --smooth 0 0.2"
     assert parse(line.split()) == EvaluateOptions(
         "a.mar",
         ("in",),
@@ -258,8 +258,9 @@ def test_arguments() -> None:
         steps=11,
         seed=3,
         masks=9,
+        smooth=(0.0, 0.2),
     )
-    for wrong in ("--steps 1", "--blur 0", "--growth 0.5", "--detections 0", "--masks 0"):
+    for wrong in ("--steps 1", "--blur 0", "--growth 0.5", "--detections 0", "--smooth 2"):
         with pytest.raises(SystemExit) as ended:
             parse(f"evaluate --archive a --input i --output o {wrong}".split())
         assert ended.value.code == 2

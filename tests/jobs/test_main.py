@@ -37,7 +37,7 @@ def test_every_option_reaches_the_worker_unchanged() -> None:
     text = """explain --archive s3://b/a.mar --input a.jpg b.jpg --input c --output s3://b/o
         --method odam --target box --layer roi --fuse --category dog --score-threshold 0.25
         --max-detections 7 --box 1 2 3.5 4 --candidates 20 --sum-boxes --batch-size 4
-        --normalize-in-box --ablation tutorial --channels 0.1 --masks 500 --seed 0
+        --normalize-in-box --smooth 0.2 --ablation tutorial --channels 0.1 --masks 500 --seed 0
         --device cuda:1 --precision bf16 --shard-size 9 --overlays all --engine local"""
     options = parse(text.split())
     assert options == JobOptions(
@@ -56,6 +56,7 @@ def test_every_option_reaches_the_worker_unchanged() -> None:
             "candidates": 20,
             "sum_boxes": True,
             "normalize_in_box": True,
+            "smooth": 0.2,
             "ablation": "tutorial",
             "channels": 0.1,
             "masks": 500,

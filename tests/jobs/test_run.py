@@ -101,6 +101,7 @@ def test_the_record_says_what_was_done(source: str, make_job: MakeJob) -> None:
             "sum_boxes": False,
             "save_raw": False,
             "normalize_in_box": False,
+            "smooth": 0.0,
             "ablation": "fixed",
             "channels": 1.0,
             "masks": None,

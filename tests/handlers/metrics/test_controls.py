@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from handlers.metrics.controls import gaussian_in_box, smooth_random_field
-from handlers.metrics.smoothing import gaussian_blur
 
 
 def test_the_gaussian_by_hand() -> None:
@@ -32,19 +31,3 @@ def test_fields_are_smooth_and_their_seed_s_own() -> None:
     # Neighbours of a Gaussian of 4 pixels correlate by exp(-1 / (4 * 16)).
     near = torch.corrcoef(torch.stack([one[:, 1:].flatten(), one[:, :-1].flatten()]))[0, 1]
     assert float(near) == pytest.approx(math.exp(-1 / 64), abs=0.01)
-
-
-def test_a_blur_is_a_sum_over_neighbours() -> None:
-    values = torch.rand(2, 7, 5, generator=torch.Generator().manual_seed(0)).double()
-    weights = [math.exp(-(step**2) / (2 * 0.8**2)) for step in range(-3, 4)]
-    for row, column in ((0, 0), (3, 2), (6, 4)):
-        expected = torch.zeros(2).double()
-        for down in range(7):
-            for across in range(7):
-                near = values[
-                    :, min(max(row + down - 3, 0), 6), min(max(column + across - 3, 0), 4)
-                ]
-                expected += weights[down] * weights[across] / sum(weights) ** 2 * near
-        found = gaussian_blur(values, 0.8)[:, row, column]
-        assert found.tolist() == pytest.approx(expected.tolist())
-    assert gaussian_blur(values, 0.0) is values
