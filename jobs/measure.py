@@ -52,7 +52,7 @@ class MeasureOptions:
 
     score_threshold: boxes scoring more than this are measured, 0 ... 1.
     per_picture: at most so many boxes of a picture, drawn at random.
-    batch_size: pictures in one pass of the detector.
+    batch_size: pictures in one pass of the detector; more than 16 come at once nowhere.
     seed: of the drawn boxes and of the random field.
     faithfulness: how pixels go and come.
     """

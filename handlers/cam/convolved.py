@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from handlers.cam.gradient import DenseGradient, MapGradient, Window
+from handlers.cam.gradient import WINDOW_BUDGET, DenseGradient, MapGradient, Window
 
-# Floats of U that are made at a time, so that a processor's cache holds them.
+# Floats of U that are made at a time on a processor, so that its cache holds them.
 STRIP_FLOATS = 1_048_576
 
 
@@ -89,8 +89,8 @@ def _sums(behind: Behind) -> Tensor:
     total = behind.gradient.new_zeros(())
     for y, x, weight in _offsets(behind.convolution):
         if y not in rows:  # of those q for which q + d is on the map
-            rows[y] = behind.gradient[:, :, max(0, -y) : height - max(0, y)].sum(2)
-        own = rows[y][:, :, max(0, -x) : width - max(0, x)].sum(2)
+            rows[y] = behind.gradient[:, :, max(0, -y) : max(0, height - max(0, y))].sum(2)
+        own = rows[y][:, :, max(0, -x) : max(0, width - max(0, x))].sum(2)
         total = total + own @ weight.T
     return total
 
@@ -104,7 +104,8 @@ def _product(behind: Behind, activation: Tensor) -> Tensor:
     gradients = behind.gradient.permute(2, 3, 0, 1)  # [h, w, N, K]
     number, outputs = gradients.shape[2:]
     maps = activation.new_zeros(number, height + 2 * tall, width + 2 * wide)
-    step = max(1, STRIP_FLOATS // (len(offsets) * outputs * width))
+    budget = STRIP_FLOATS if activation.device.type == "cpu" else WINDOW_BUDGET
+    step = max(1, budget // (len(offsets) * outputs * width))
     for top in range(0, height, step):
         bottom = min(height, top + step)
         cells = (bottom - top) * width

@@ -7,10 +7,13 @@ channels.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
-from handlers.cam.gradient import MapGradient
+from handlers.cam.gradient import WINDOW_BUDGET, MapGradient, Window
 from handlers.cam.registry import METHODS, Evidence, looks_at
 
 # Lanczos' steps, after which of them it is looked whether they were enough, and the angle in
@@ -20,9 +23,7 @@ LOOKS = (8, 12, 16, LANCZOS_STEPS)
 ANGLE = 1e-4
 # What float32 makes of the products, as a share of the largest eigenvalue.
 ROUNDING = 3e-7
-# Vectors as short as this are none: there are no more directions.
-TINY = 1e-35
-# Traces of which neither the smallest products nor the largest leave float32's range.
+# Traces of Gram matrices of which all that matters is well within float32's range.
 TRACES = (1e-25, 1e30)
 
 
@@ -32,11 +33,10 @@ def eigencam(gradient: MapGradient) -> Tensor:
     """EigenCAM: the first principal component of A. It knows neither class nor box: all detections
     that a map emitted share one picture."""
     channels, height, width = gradient.activation.shape
-    values = gradient.activation.reshape(1, channels, -1)
-    mean = values.mean(-1)
-    centred = values - mean[..., None]
-    projection = (_first_component(centred, mean, 0)[:, None] @ centred)[0, 0]
-    if projection @ centred[0].sum(0) < 0:
+    cells = Cells.of(gradient.activation.reshape(1, channels, -1), height * width)
+    (component,) = first_components([cells])
+    projection = (component[:, None] @ cells.centred)[0, 0]
+    if projection @ cells.centred[0].sum(0) < 0:
         projection = -projection
     return projection.view(1, height, width).repeat(len(gradient), 1, 1)
 
@@ -47,71 +47,146 @@ def eigengradcam(gradient: MapGradient) -> Tensor:
     _, height, width = gradient.activation.shape
     number = height * width
     maps = gradient.gradient.new_zeros(len(gradient), number)
-    for window in gradient.windows():
-        values = (window.activation * window.gradient).flatten(2)  # [n, C, a * b]
-        mean = values.sum(-1) / number
-        component = _first_component(values - mean[..., None], mean, number - values.shape[-1])
-        offset = (mean * component).sum(-1, keepdim=True)
-        inside = (component[:, None] @ values)[:, 0]
-        # Correlation with the sum over channels; the centred values outside add offset times mean.
-        agreement = (inside * values.sum(1)).sum(-1) - number * offset[:, 0] * mean.sum(-1)
-        sign = torch.where(agreement < 0, -1.0, 1.0)[:, None]
-        maps[window.index] = -offset * sign
-        window.add_to(maps, inside * sign)
+    for windows in _together(gradient.windows()):
+        group = [Cells.of((each.activation * each.gradient).flatten(2), number) for each in windows]
+        for window, cells, component in zip(windows, group, first_components(group), strict=True):
+            offset = (cells.mean * component).sum(-1, keepdim=True)
+            inside = (component[:, None] @ cells.values)[:, 0]
+            # Correlation with the sum over channels, which is zero outside.
+            summed = _at_most_one(cells.values.sum(1))
+            agreement = ((inside - offset) * summed).sum(-1)
+            sign = torch.where(agreement < 0, -1.0, 1.0)[:, None]
+            maps[window.index] = -offset * sign
+            window.add_to(maps, inside * sign)
     return maps.view(-1, height, width)
 
 
-def _first_component(centred: Tensor, mean: Tensor, outside: int) -> Tensor:
-    """The direction [n, C] of length 1 in which the cells of a map vary most.
+def _at_most_one(vectors: Tensor) -> Tensor:
+    """Vectors [n, k] over their largest magnitudes, so that no square leaves float32's range."""
+    largest = vectors.abs().amax(-1, keepdim=True)
+    return vectors / largest.masked_fill(largest == 0, 1)
 
-    centred: [n, C, R], less their mean [n, C] over the whole map; outside: how many more cells the
-    map has, all of them zero before centring. (Padding cells are among the R, and zero likewise. If
-    there are more of them than cells outside, outside is negative, and takes them off again.)
+
+def _together(windows: Iterator[Window]) -> Iterator[list[Window]]:
+    """As many at a time as WINDOW_BUDGET has room for with what is computed of them."""
+    group: list[Window] = []
+    floats = 0
+    for window in windows:
+        number, channels = window.gradient.shape[:2]
+        own = 4 * window.gradient.numel() + number * channels**2
+        if group and floats + own > WINDOW_BUDGET:
+            yield group
+            group, floats = [], 0
+        group.append(window)
+        floats += own
+    if group:
+        yield group
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Cells of maps.
+
+    values: [n, C, R]; mean: [n, C], over all cells of the map, of which those that are not among
+    the R are zero; outside: how many these are. centred: values less their mean.
     """
-    if outside >= 0 and centred.shape[2] + 1 < centred.shape[1]:
-        # The other side of the same singular value decomposition, and the smaller one.
-        rest = -(outside**0.5) * mean[..., None]
-        columns = torch.cat([centred, rest], -1) if outside else centred
-        component = (columns @ _leading(columns.mT, mean, 0)[..., None])[..., 0]
-        return torch.nn.functional.normalize(component, dim=-1)
-    return _leading(centred, mean, outside)
+
+    values: Tensor
+    mean: Tensor
+    centred: Tensor
+    outside: int
+
+    @classmethod
+    def of(cls, values: Tensor, number: int) -> Cells:
+        """Of values [n, C, R] of maps of so many cells."""
+        mean = values.sum(-1) / number
+        return cls(values, mean, values - mean[..., None], number - values.shape[-1])
+
+    @property
+    def few(self) -> bool:
+        """Fewer cells than channels: the other side of the singular value decomposition, from cells
+        to cells, is the smaller one."""
+        return self.values.shape[2] + 1 < self.values.shape[1]
+
+    def columns(self) -> Tensor:
+        """Centred cells, and one column that weighs as much as all cells outside."""
+        if not self.outside:
+            return self.centred
+        return torch.cat([self.centred, -(self.outside**0.5) * self.mean[..., None]], -1)
+
+    def gram(self) -> Tensor:
+        """The products [n, k, k] of channels with channels, or if `few` of cells with cells."""
+        if self.few:
+            columns = self.columns()
+            return columns.mT @ columns
+        gram, mean = self.centred @ self.centred.mT, self.mean
+        return gram + self.outside * mean[..., None] * mean[..., None, :] if self.outside else gram
+
+    def direction(self, leading: Tensor) -> Tensor:
+        """Of channels [n, C], from eigenvectors [n, k] of `gram`."""
+        if not self.few:
+            return leading
+        component = (self.columns() @ leading[..., None])[..., 0]
+        return torch.nn.functional.normalize(_at_most_one(component), dim=-1)
+
+    def exact(self, places: Tensor) -> Cells:
+        """Some of the n, in float64."""
+        values = self.values[places].double()
+        return Cells.of(values, values.shape[2] + self.outside)
 
 
-def _leading(rows: Tensor, mean: Tensor, outside: int) -> Tensor:
-    """The eigenvector [n, k] of the largest eigenvalue of rows @ rows^T + outside * mean @ mean^T;
-    rows: [n, k, m], mean: [n, k].
+def first_components(several: Sequence[Cells]) -> list[Tensor]:
+    """For each the directions [n, C] of length 1 in which cells vary most (0 where none does)."""
+    grams = [cells.gram() for cells in several]
+    by_size: dict[int, list[int]] = {}
+    for place, gram in enumerate(grams):
+        by_size.setdefault(gram.shape[-1], []).append(place)
+    found: dict[int, Tensor] = {}
+    for places in by_size.values():
+        several_sure = _leading(torch.cat([grams[place] for place in places]))
+        lengths = [len(grams[place]) for place in places]
+        parts = (each.split(lengths) for each in several_sure)
+        for place, leading, sure in zip(places, *parts, strict=True):
+            unsure = torch.where(~sure)[0]
+            if len(unsure):
+                leading[unsure] = _leading_of_all(several[place].exact(unsure).gram())
+            found[place] = several[place].direction(leading)
+    return [found[place] for place in range(len(several))]
 
-    Lanczos' method in float32: the best one in the space of what a few products with the matrix
-    give, which is far cheaper than all eigenvectors. Where it may be off by more than ANGLE (by
-    Davis and Kahan's theorem: the residual over the gap to the next eigenvalue), all eigenvectors
-    are computed, in float64.
-    """
-    gram = _gram(rows, mean, outside)
-    trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
-    found, sure = torch.zeros_like(gram[..., 0]), trace == 0
-    usual = (trace > TRACES[0]) & (trace < TRACES[1])
-    if gram.shape[-1] > 2 * LANCZOS_STEPS and bool(usual.any()):
-        found[usual], sure[usual] = _lanczos(gram[usual])
-    for place in torch.where(~sure)[0].tolist():
-        exact = _gram(rows[place].double(), mean[place].double(), outside)
-        if bool(exact.isfinite().all()):
-            found[place] = torch.linalg.eigh(exact)[1][:, -1].float()
-        else:
-            found[place] = torch.nan  # the map is refused, with the layer's name
+
+def _leading_of_all(gram: Tensor) -> Tensor:
+    """The eigenvectors [n, k] of the largest eigenvalues of float64 [n, k, k], by way of all; 0 of
+    nothing, NaN of what is not finite, so that the map is refused, with the layer's name."""
+    finite = gram.isfinite().all(-1).all(-1)
+    vectors = torch.linalg.eigh(gram.where(finite[:, None, None], 0))[1][..., -1]
+    vectors = vectors * (gram != 0).any(-1).any(-1)[:, None]
+    found: Tensor = vectors.where(finite[:, None], torch.nan).float()
     return found
 
 
-def _gram(rows: Tensor, mean: Tensor, outside: int) -> Tensor:
-    gram = rows @ rows.mT
-    return gram + outside * mean[..., None] * mean[..., None, :] if outside else gram
+def _leading(gram: Tensor) -> tuple[Tensor, Tensor]:
+    """The eigenvectors [n, k] of the largest eigenvalues of gram [n, k, k], and for each whether it
+    is within ANGLE by Davis and Kahan's theorem: the residual over the gap to the next eigenvalue.
+    (Of eigenvalues that are closer than a millionth the vector is any between theirs.)
+
+    Lanczos' method: the best vector in the space of what a few products with the matrix give, which
+    is far cheaper than all eigenvectors; not for small matrices, nor where float32's range ends.
+    """
+    trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
+    usual = (trace > TRACES[0]) & (trace < TRACES[1])
+    found, sure = torch.zeros_like(gram[..., 0]), torch.zeros_like(usual)
+    if gram.shape[-1] > 2 * LANCZOS_STEPS and bool(usual.any()):
+        found[usual], sure[usual] = _lanczos(gram[usual] / trace[usual, None, None])
+    return found, sure
 
 
 def _lanczos(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """For each of [N, n, n] the leading eigenvector [N, n], and whether it is within ANGLE."""
+    """The same of matrices [N, n, n] of trace 1."""
     number, size = gram.shape[:2]
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(size, 1, generator=generator, dtype=gram.dtype).to(gram.device)
     vector = gram @ start
+    found, sure = gram[..., 0], gram.new_zeros(number, dtype=torch.bool)
     # A vector in a row each: what was taken, and its product with the matrix.
     basis = gram.new_zeros(number, LANCZOS_STEPS, size)
     products = torch.zeros_like(basis)
@@ -119,7 +194,7 @@ def _lanczos(gram: Tensor) -> tuple[Tensor, Tensor]:
         before = basis[:, :step]
         for _ in range(2):  # once leaves what rounding brings back
             vector = vector - before.mT @ (before @ vector)
-        vector = torch.nn.functional.normalize(vector, dim=-2, eps=TINY)
+        vector = torch.nn.functional.normalize(vector, dim=-2)
         basis[:, step] = vector[..., 0]
         vector = gram @ vector
         products[:, step] = vector[..., 0]
@@ -131,7 +206,9 @@ def _lanczos(gram: Tensor) -> tuple[Tensor, Tensor]:
         found, product = ((weights @ each)[:, 0] for each in (own, theirs))
         largest = (found * product).sum(-1)
         error = (product - largest[:, None] * found).norm(dim=-1) + ROUNDING * largest
-        sure = error <= ANGLE * (largest - values[:, -2])
+        # A vector of length 0 would be no vector.
+        whole = (found.norm(dim=-1) - 1).abs() < 1e-3
+        sure = whole & (error <= ANGLE * (largest - values[:, -2]))
         if bool(sure.all()):
             break
     return found, sure

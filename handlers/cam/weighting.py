@@ -28,11 +28,8 @@ def gradcam_plus_plus(gradient: MapGradient) -> Tensor:
 
 def gradcam_plus_plus_weights(gradient: MapGradient) -> Tensor:
     """The weights [N, C] of Grad-CAM++."""
-    activation = gradient.activation
-    total: Tensor = (
-        activation.sum((-2, -1)) + vector_norm(activation, 1, (-2, -1))
-    ) / 2  # of ReLU(A)
-    total = total[:, None, None]
+    # A sum over |A| would be quicker, but cancels where a channel is negative.
+    total = gradient.activation.clamp(min=0).sum((-2, -1))[:, None, None]
 
     def weight(_: Tensor, g: Tensor) -> Tensor:
         positive = g.relu()

@@ -112,10 +112,10 @@ class OtherwiseError(Exception):
 
 @dataclass(frozen=True)
 class Use:
-    """needed: some scalar depends on the tower."""
+    """scalars: how many depend on the tower."""
 
     tower: Tower
-    needed: bool
+    scalars: int
 
 
 def from_towers(
@@ -123,12 +123,12 @@ def from_towers(
     part: Cells,
     level: int,
     towers: Sequence[Tower],
-    needed: Sequence[bool],
+    counts: Sequence[int],
 ) -> Iterator[Piece]:
-    """For the detections of a level; needed: as `needed_of` says, of each tower. Raises
-    OtherwiseError, before the first of them."""
+    """For the detections of a level; counts: its `dependent_scalars`. Raises OtherwiseError, before
+    the first of them."""
     places = torch.where(part.level == level)[0]
-    uses = [Use(*each) for each in zip(towers, needed, strict=True)]
+    uses = [Use(*each) for each in zip(towers, counts, strict=True)]
     run = _on_whole_map if any(each.tower.coupled for each in uses) else _on_windows
     yield from run(question, part, level, uses, places)
 
@@ -139,17 +139,18 @@ def _blank(tower: Tower, places: Tensor, like: Tensor) -> Tensor:
     return like.new_zeros(len(places), tower.lasts[0].in_channels, side, side)
 
 
-def needed_of(question: Question, part: Cells, level: int, towers: Sequence[Tower]) -> list[bool]:
-    """Whether some scalar of a level's detections depends on each of its towers."""
+def dependent_scalars(
+    question: Question, part: Cells, level: int, towers: Sequence[Tower]
+) -> list[int]:
+    """How many scalars of a level's detections depend on each of its towers."""
     maps, places = question.scene.maps[level], torch.where(part.level == level)[0][:1]
+    counts = [0] * len(towers)
     with torch.enable_grad():
         blank = [_blank(each, places, maps).requires_grad_() for each in towers]
         scalars = _scalars(question, part, level, towers, places, blank)
-        found = [each.sum() for each in scalars if each.requires_grad]
-        if not found:
-            return [False] * len(towers)
-        gradients = torch.autograd.grad(torch.stack(found).sum(), blank, allow_unused=True)
-    return [each is not None for each in gradients]
+        for found in _gradients(scalars, blank):
+            counts = [count + (each is not None) for count, each in zip(counts, found, strict=True)]
+    return counts
 
 
 def _scalars(
@@ -177,7 +178,7 @@ def _scalars(
 
 
 @contextmanager
-def _instead(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator[None]:
+def _instead(module: nn.Module, forward: Callable[..., Tensor]) -> Iterator[None]:
     """While open, `module` does something else."""
     own = module.__dict__
     before = own.get("forward")
@@ -193,7 +194,8 @@ def _instead(module: nn.Module, forward: Callable[[Tensor], Tensor]) -> Iterator
 def _skipped(module: nn.Module) -> AbstractContextManager[None]:
     """While open, `module` gives zeros of the shape that it would give."""
 
-    def forward(given: Tensor) -> Tensor:
+    def forward(*arguments: Tensor, **named: Tensor) -> Tensor:
+        given = [*arguments, *named.values()][0]
         channels = module.out_channels if isinstance(module, nn.Conv2d) else given.shape[1]
         return given.new_zeros(len(given), channels, *given.shape[2:])
 
@@ -205,7 +207,7 @@ def _shown(last: nn.Conv2d, windows: Tensor) -> AbstractContextManager[None]:
     Windows are as large as it sees, so that it needs no padding."""
     windows = _cropped(windows, windows.shape[-1] // 2 - (reach([last]) or 0))
 
-    def forward(_: Tensor) -> Tensor:
+    def forward(*_: Tensor, **__: Tensor) -> Tensor:
         weight, bias = last.weight, last.bias
         if last.groups == 1 and windows.shape[-2:] == weight.shape[-2:]:  # the usual, and faster
             return F.linear(windows.flatten(1), weight.flatten(1), bias)[..., None, None]
@@ -261,7 +263,7 @@ def _on_windows(
     question: Question, part: Cells, level: int, uses: Sequence[Use], places: Tensor
 ) -> Iterator[Piece]:
     maps = question.scene.maps[level]
-    seen = (each.tower for each in uses if each.needed)
+    seen = (each.tower for each in uses if each.scalars)
     radius = max((tower.radius + tower.last_radius for tower in seen), default=0)
     for own in in_chunks(len(places), 4 * maps.shape[1] * (2 * radius + 1) ** 2):
         own_places = places[own]
@@ -271,7 +273,7 @@ def _on_windows(
             leaf.requires_grad_()
             given = [
                 _shrunk(each.tower, leaf, mask, radius)
-                if each.needed
+                if each.scalars
                 else _blank(each.tower, own_places, maps)
                 for each in uses
             ]
@@ -318,9 +320,11 @@ def _on_whole_map(
     maps = question.scene.maps[level].detach()
     towers = [each.tower for each in uses]
     with torch.no_grad():
-        runs = [passed(each.tower.modules, maps) if each.needed else None for each in uses]
-    # Of each detection its gradient, and on the way as much again.
-    for own in in_chunks(len(places), 2 * maps.numel()):
+        runs = [passed(each.tower.modules, maps) if each.scalars else None for each in uses]
+    # Of each detection for each scalar its gradient behind each tower, and all of it, if asked for;
+    # and on the way one more.
+    kept = 1 + 2 * sum(each.scalars for each in uses)
+    for own in in_chunks(len(places), kept * maps.numel()):
         own_places = places[own]
         row, column = part.row[own_places], part.column[own_places]
         with torch.enable_grad():

@@ -14,9 +14,9 @@ def cut_windows(maps: Tensor, reach: int, row: Tensor, column: Tensor) -> tuple[
     offset = torch.arange(-reach, reach + 1, device=maps.device)
     y, x = row[:, None] + offset, column[:, None] + offset
     inside_y, inside_x = (y >= 0) & (y < height), (x >= 0) & (x < width)
-    mask = (inside_y[:, :, None] & inside_x[:, None, :])[:, None].to(maps.dtype)
+    inside = (inside_y[:, :, None] & inside_x[:, None, :])[:, None]
     cells = y.clamp(0, height - 1)[:, :, None] * width + x.clamp(0, width - 1)[:, None, :]
     # Much faster than an index of two tensors.
     windows = maps[0].flatten(1).index_select(1, cells.flatten())
     windows = windows.view(channels, len(row), side, side).transpose(0, 1)
-    return windows.contiguous().mul_(mask), mask
+    return windows.contiguous().masked_fill_(~inside, 0), inside.to(maps.dtype)

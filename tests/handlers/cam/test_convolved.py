@@ -26,10 +26,10 @@ def through(convolution: nn.Conv2d, activation: Tensor, number: int) -> Behind:
 
 
 def gradients(
-    kernel: tuple[int, int], dilation: int, towers: int
+    kernel: tuple[int, int], dilation: int, towers: int, size: tuple[int, int] = (9, 7)
 ) -> tuple[ConvolvedGradient, DenseGradient]:
     torch.manual_seed(0)
-    activation = torch.randn(5, 9, 7)
+    activation = torch.randn(5, *size)
     padding = (dilation * (kernel[0] // 2), dilation * (kernel[1] // 2))
     behind = [
         through(
@@ -54,6 +54,16 @@ def test_equal_to_the_dense_gradient(
     torch.testing.assert_close(ours.product(), dense.product(), atol=1e-4, rtol=1e-4)
     places = torch.tensor([2, 0])
     torch.testing.assert_close(ours.dense(places), dense.dense(places))
+
+
+@pytest.mark.parametrize("size", [(2, 2), (1, 1), (3, 4)])
+@pytest.mark.parametrize(("kernel", "dilation"), [((7, 7), 1), ((3, 3), 3), ((1, 7), 1)])
+def test_kernels_that_are_larger_than_the_map(
+    kernel: tuple[int, int], dilation: int, size: tuple[int, int]
+) -> None:
+    ours, dense = gradients(kernel, dilation, 1, size)
+    torch.testing.assert_close(ours.mean(), dense.mean())
+    torch.testing.assert_close(ours.product(), dense.product(), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from torch import Tensor
 import handlers.cam.gradient
 from handlers.cam.gradient import DenseGradient, LocalGradient, MapGradient
 from handlers.cam.registry import METHODS
+from handlers.cam.weighting import gradcam_plus_plus_weights
 from tests.handlers.slow_twin import FORMULAS
 
 
@@ -59,3 +60,11 @@ def test_methods_equal_their_formulas(form: str, method: str) -> None:
     for fast, gradient in zip(function(ours), dense, strict=True):
         slow = FORMULAS[method](ours.activation, gradient)
         assert torch.allclose(fast, slow, atol=1e-4 * float(slow.abs().max()))
+
+
+def test_gradcam_plus_plus_weighs_a_channel_below_zero_by_half_its_gradient() -> None:
+    activation = -10 * torch.rand(1, 200, 304, generator=torch.Generator().manual_seed(0))
+    gradient = torch.zeros(2, 1, 200, 304)
+    gradient[0, 0, 50, 50], gradient[1, 0, 50, 50] = 40, 1
+    weights = gradcam_plus_plus_weights(DenseGradient(activation, gradient))
+    assert weights.tolist() == [[20], [0.5]]

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from handlers.cam import principal
+from handlers.cam.gradient import DenseGradient
+from handlers.cam.principal import Cells, first_components
+from handlers.cam.registry import METHODS
 
-NOTHING = torch.zeros(2, 120)
 
-
-def factor(first: float, second: float, size: int = 120) -> Tensor:
+def spread(first: float, second: float, size: int = 120) -> Tensor:
     """Two matrices whose Gram matrices have these largest eigenvalues and the rest evenly below."""
     torch.manual_seed(0)
     directions = torch.linalg.qr(torch.randn(2, size, size, dtype=torch.float64))[0]
@@ -22,13 +23,21 @@ def factor(first: float, second: float, size: int = 120) -> Tensor:
     return rows.float()
 
 
+def leading(rows: Tensor) -> Tensor:
+    """The first components of cells and their opposites, whose mean is zero."""
+    cells = torch.cat([rows, -rows], -1)
+    (found,) = first_components([Cells.of(cells, cells.shape[-1])])
+    return found
+
+
 def leading_of_all(rows: Tensor) -> Tensor:
     vectors: Tensor = torch.linalg.eigh(rows.double() @ rows.double().mT)[1]
     return vectors[..., -1].float()
 
 
 def off(found: Tensor, expected: Tensor) -> float:
-    """The largest angle in radians between lines of the same place."""
+    """The largest angle in radians between lines of the same place, which are of length 1."""
+    assert torch.allclose(found.norm(dim=-1), torch.ones(()), atol=1e-5)
     sines = (found - (found * expected).sum(-1, keepdim=True) * expected).norm(dim=-1)
     return float(sines.max())
 
@@ -54,8 +63,8 @@ def of_all(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 def test_the_leading_vector_is_that_of_all(
     first: float, second: float, converges: bool, of_all: list[Any]
 ) -> None:
-    rows = factor(first, second)
-    found = principal._leading(rows, NOTHING, 0)
+    rows = spread(first, second)
+    found = leading(rows)
     assert bool(of_all) is not converges
     assert off(found, leading_of_all(rows)) < principal.ANGLE
 
@@ -64,21 +73,16 @@ def test_one_strong_channel_beside_many_that_agree() -> None:
     rows = torch.zeros(1, 64, 65)
     rows[0, 0, 0] = 10**0.5
     rows[0, 1:, 1] = 1  # eigenvalue 63
-    found = principal._leading(rows, NOTHING[:1, :64], 0)
-    assert float(found[0, 0].abs()) < principal.ANGLE
+    expected = torch.cat([torch.zeros(1, 1), torch.ones(1, 63) / 63**0.5], 1)
+    assert off(leading(rows), expected) < principal.ANGLE
 
 
-@pytest.mark.parametrize("scale", [1e-30, 1e-14, 1e18])
-def test_values_of_any_size(scale: float) -> None:
-    rows = factor(9, 2)
-    assert off(principal._leading(rows * scale, NOTHING, 0), leading_of_all(rows)) < 1e-4
-
-
-def test_nothing_has_any_direction_and_what_is_not_finite_none() -> None:
+def test_nothing_has_no_direction_and_what_is_not_finite_none() -> None:
     rows = torch.stack([torch.zeros(100, 100), torch.full((100, 100), torch.nan)])
-    zero, broken = principal._leading(rows, NOTHING[:, :100], 0)
-    assert bool(zero.isfinite().all())
+    zero, broken = leading(rows)
+    assert not bool(zero.any())
     assert bool(broken.isnan().all())
+    assert bool(leading(rows[:, :20])[1].isnan().all())
 
 
 @pytest.mark.parametrize(("channels", "cells"), [(60, 20), (20, 60), (60, 200), (60, 58)])
@@ -86,11 +90,23 @@ def test_nothing_has_any_direction_and_what_is_not_finite_none() -> None:
 def test_cells_outside_count_as_zeros(channels: int, cells: int, outside: int) -> None:
     torch.manual_seed(0)
     values = torch.randn(2, channels, cells) + torch.randn(2, channels, 1)
-    mean = values.sum(-1) / (cells + outside)
-    found = principal._first_component(values - mean[..., None], mean, outside)
     every = torch.cat([values, torch.zeros(2, channels, outside)], -1).double()
-    centred = every - every.mean(-1, keepdim=True)
-    assert off(found, torch.linalg.svd(centred)[0][..., 0].float()) < 3e-4
-    # Padding, and the cells that it takes the place of.
-    padded = torch.cat([values, torch.zeros(2, channels, outside + 3)], -1) - mean[..., None]
-    assert off(principal._first_component(padded, mean, -3), found) < 3e-4
+    expected = torch.linalg.svd(every - every.mean(-1, keepdim=True))[0][..., 0].float()
+    several = [Cells.of(values, cells + outside), Cells.of(values[:1], cells + outside)]
+    both, first = first_components(several)
+    assert off(both, expected) < 3e-4
+    assert off(first, expected[:1]) < 3e-4
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e-12, 1e-11, 1.0, 1e8, 1e13, 1e30])
+@pytest.mark.parametrize("size", [(4, 5), (12, 12)])
+def test_values_of_any_size(scale: float, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    activation = torch.randn(96, *size)
+    gradient = torch.randn(3, 96, *size) + torch.randn(3, 96, 1, 1)
+    function = METHODS.get("eigengradcam")
+    assert function is not None
+    expected = function(DenseGradient(activation, gradient))
+    found = function(DenseGradient(activation, gradient * scale))
+    assert torch.allclose(found / scale, expected, atol=1e-3 * float(expected.abs().max()))
+    assert float(expected.abs().max()) > 0.1

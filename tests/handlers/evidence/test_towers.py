@@ -75,8 +75,8 @@ def test_gradients_are_those_of_the_whole_head(
     for level in part.level.unique().tolist():
         chains = towers.towers_of(question, part, level)
         assert chains
-        needed = towers.needed_of(question, part, level, chains)
-        for piece in towers.from_towers(question, part, level, chains, needed):
+        counts = towers.dependent_scalars(question, part, level, chains)
+        for piece in towers.from_towers(question, part, level, chains, counts):
             for row, place in enumerate(piece.places.tolist()):
                 slow = one_by_one(question, level, place)
                 assert len(piece.evidence) == len(slow)
@@ -88,6 +88,19 @@ def test_gradients_are_those_of_the_whole_head(
                 seen.append(place)
     assert sorted(seen) == list(range(12))
     assert changing >= 12  # an edge that is cut at the border has no gradient
+
+
+@pytest.mark.parametrize(
+    ("target", "counts"),
+    [("class", [1, 0]), ("probability", [1, 1]), ("x1", [0, 1]), ("combined", [1, 4])],
+)
+def test_towers_that_scalars_depend_on_are_counted(target: str, counts: list[int]) -> None:
+    question = question_of("fcos_resnet50_fpn", target)
+    part = question.part
+    assert isinstance(part, Cells)
+    level = int(part.level[0])
+    chains = towers.towers_of(question, part, level)
+    assert towers.dependent_scalars(question, part, level, chains) == counts
 
 
 @pytest.mark.parametrize(
