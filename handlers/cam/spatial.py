@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from handlers.cam.gradient import MapGradient
+from handlers.cam.gradient import MapGradient, Window
 from handlers.cam.registry import METHODS
-from handlers.cam.weighting import gradcam_plus_plus_weights
+from handlers.cam.weighting import gradcam_plus_plus_weight
 
 # Of a gradient that is a single cell the spread is nothing; a Gaussian needs some.
 LEAST_SPREAD = 0.5
@@ -19,7 +21,8 @@ PEAK = 0.999
 def ssgradcam(gradient: MapGradient) -> Tensor:
     """SSGrad-CAM (Yamauchi and Ishikawa, ICIP 2022): sum_k mean(g_k) A_k S_k with the space map
     S_k = |g_k| / max |g_k|, each channel's own. A channel without a gradient weighs nothing."""
-    return _with_space_maps(gradient, gradient.mean())
+    weights = gradient.mean()
+    return _with_space_maps(gradient, lambda window: weights[window.index])
 
 
 @METHODS.register("ssgradcam++")
@@ -30,16 +33,18 @@ def ssgradcam_plus_plus(gradient: MapGradient) -> Tensor:
     The paper takes its "weighted combination of the gradient map" from Grad-CAM++; taken here is
     this project's `gradcam++`, with its denominator for signed maps.
     """
-    return _with_space_maps(gradient, gradcam_plus_plus_weights(gradient))
+    weight = gradcam_plus_plus_weight(gradient)
+    # A window has all of its detections' gradients, so that it is enough for their weights.
+    return _with_space_maps(gradient, lambda window: weight(window.gradient).sum((-2, -1)))
 
 
-def _with_space_maps(gradient: MapGradient, weights: Tensor) -> Tensor:
-    """sum_k w_k A_k S_k with weights [N, C]: maps [N, h, w]."""
+def _with_space_maps(gradient: MapGradient, weights: Callable[[Window], Tensor]) -> Tensor:
+    """sum_k w_k A_k S_k with the weights [n, C] of a window's detections: maps [N, h, w]."""
     _, height, width = gradient.activation.shape
     maps = gradient.gradient.new_zeros(len(gradient), height * width)
     for window in gradient.windows():
         strength = window.gradient.abs()
-        scale = weights[window.index] / _or_one(strength.amax((-2, -1)))
+        scale = weights(window) / _or_one(strength.amax((-2, -1)))
         values = scale[:, None] @ (window.activation * strength).flatten(2)
         window.add_to(maps, values[:, 0])
     return maps.view(-1, height, width)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 from torch.linalg import vector_norm
 
@@ -28,14 +30,20 @@ def gradcam_plus_plus(gradient: MapGradient) -> Tensor:
 
 def gradcam_plus_plus_weights(gradient: MapGradient) -> Tensor:
     """The weights [N, C] of Grad-CAM++."""
+    weight = gradcam_plus_plus_weight(gradient)
+    return gradient.channel_sums(lambda _, g: weight(g))
+
+
+def gradcam_plus_plus_weight(gradient: MapGradient) -> Callable[[Tensor], Tensor]:
+    """What a cell's gradient g [..., C, a, b] adds to its channel's weight: alpha ReLU(g)."""
     # A sum over |A| would be quicker, but cancels where a channel is negative.
     total = gradient.activation.clamp(min=0).sum((-2, -1))[:, None, None]
 
-    def weight(_: Tensor, g: Tensor) -> Tensor:
+    def weight(g: Tensor) -> Tensor:
         positive = g.relu()
         return positive / (total * positive).add_(2)
 
-    return gradient.channel_sums(weight)
+    return weight
 
 
 @METHODS.register("xgradcam")
