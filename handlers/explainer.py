@@ -245,7 +245,7 @@ class Explainer:
         found: list[Detections | None] = [None] * len(pictures)
         names = self.detector.level_names()
         with undisturbed(self.detector.model):
-            for place, each in self._found(pictures, batch_size):
+            for place, each in self.found(pictures, batch_size):
                 found[place] = to_detections(each.kept, names)
         return [each for each in found if each is not None]
 
@@ -267,14 +267,15 @@ class Explainer:
         layers = self._places(request)
         explained: list[list[Explanation]] = [[] for _ in pictures]
         with undisturbed(self.detector.model):
-            for place, found in self._found(pictures, batch_size):
+            for place, found in self.found(pictures, batch_size):
                 explained[place] = self._explain_one(found, request, layers)
         return explained
 
-    def _found(
+    def found(
         self, pictures: Sequence[Tensor], batch_size: int | None
     ) -> Iterator[tuple[int, Found]]:
-        """Each place in `pictures` and its results; they run in batches of one padded size."""
+        """Each place in `pictures` and its results with all candidates; they run in batches of one
+        padded size. Arguments and errors as for `detect`; the model is to be `undisturbed`."""
         if batch_size is not None and batch_size < 1:
             raise RequestError("batch_size", batch_size, "an integer of at least 1")
         prepared = [self._prepare(picture) for picture in pictures]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -259,6 +259,19 @@ class Geometry:
         x = (column / width * self.frame_width - self.offset_x) / self.scale_x
         y = (row / height * self.frame_height - self.offset_y) / self.scale_y
         return x, y
+
+
+def added_on(
+    maps: Iterable[tuple[Tensor, Geometry]], geometry: Geometry, height: int, width: int
+) -> Tensor:
+    """Maps [h, w] of any grids of one picture, added up on the grid [height, width] of another
+    geometry: float32, on the CPU."""
+    total = torch.zeros(height, width)
+    for heatmap, own in maps:
+        same = own == geometry and heatmap.shape == total.shape
+        heatmap = heatmap.cpu()
+        total += heatmap if same else own.onto(heatmap, geometry, height, width)
+    return total
 
 
 def _power_of_two(ratio: float) -> float:

@@ -20,7 +20,7 @@ from handlers.evidence import (
     queries,
 )
 from handlers.evidence.scene import Piece, Question, Scene, Where
-from handlers.images import Geometry
+from handlers.images import Geometry, added_on
 from handlers.layers import PYRAMID, ROI
 from handlers.schema import EMITTING, ExplainRequest
 from handlers.tap import NonFiniteError, all_finite
@@ -55,15 +55,16 @@ def heatmaps(question: Question, where: Where, request: ExplainRequest) -> list[
             scalars, finest = _added_up(group, method)
             maps = torch.stack(scalars).amax(0)
         _check(maps)
-        on_cpu = maps.clamp(min=0).cpu()
+        on_cpu = maps.cpu()
         for row, place in enumerate(finest.places.tolist()):
             raw: tuple[Tensor | None, Tensor | None] = (None, None)
             if request.save_raw:
                 here = torch.tensor([row], device=maps.device)
                 gradient = finest.evidence[0]
                 raw = (gradient.activation.cpu(), gradient.dense(here)[0].cpu())
-            # A view would keep all of them in memory as long as one is kept.
-            found[place] = Heat(place, on_cpu[row].clone(), finest.geometries[row], *raw)
+            # A copy: a view would keep all of them in memory as long as one is kept.
+            heat = on_cpu[row].clamp(min=0)
+            found[place] = Heat(place, heat, finest.geometries[row], *raw)
     return [found[place] for place in sorted(found)]
 
 
@@ -150,7 +151,10 @@ def joint_heatmaps(
         size = finest.gradient.activation.shape[-2:]
         with torch.no_grad():
             maps = [
-                _added([(method(each.gradient)[0], each.geometry) for each in scalar], finest, size)
+                added_on(
+                    ((method(each.gradient)[0], each.geometry) for each in scalar),
+                    *(finest.geometry, *size),
+                )
                 for scalar in explanation
             ]
         _check(*maps)
@@ -168,17 +172,6 @@ def _check(*maps: Tensor) -> None:
         raise NonFiniteError("a heatmap is not finite (NaN or infinity)")
 
 
-def _added(
-    maps: Sequence[tuple[Tensor, Geometry]], finest: joint.OnMap, size: Sequence[int]
-) -> Tensor:
-    total = torch.zeros(*size)
-    for heatmap, geometry in maps:
-        same = geometry == finest.geometry and heatmap.shape == total.shape
-        heatmap = heatmap.cpu()
-        total += heatmap if same else geometry.onto(heatmap, finest.geometry, size[0], size[1])
-    return total
-
-
 def fused(heats: Sequence[Heat]) -> Heat:
     """One box's maps on several layers as one: the mean of the maps, each divided by its maximum,
     on the finest of their grids."""
@@ -186,9 +179,10 @@ def fused(heats: Sequence[Heat]) -> Heat:
     whole = [each for each in heats if not each.geometry.clipped] or heats
     finest = max(whole, key=lambda each: each.heatmap.numel())
     height, width = finest.heatmap.shape
-    total = torch.zeros(height, width)
-    for each in heats:
-        largest = each.heatmap.max()
-        if largest > 0:
-            total += each.geometry.onto(each.heatmap / largest, finest.geometry, height, width)
+    maps = [
+        (each.heatmap / each.heatmap.max(), each.geometry)
+        for each in heats
+        if each.heatmap.max() > 0
+    ]
+    total = added_on(maps, finest.geometry, height, width)
     return Heat(finest.place, total / len(heats), finest.geometry)

@@ -69,8 +69,10 @@ def smoothed(heat: Heat, boxes: Sequence[Corners], share: float) -> Heat:
     sides = [math.sqrt(max(0.0, (x2 - x1) * (y2 - y1))) for x1, y1, x2, y2 in boxes]
     sigma, geometry = share * sum(sides) / len(sides), heat.geometry
     height, width = heat.heatmap.shape
-    down = min(height, sigma * abs(geometry.scale_y) * height / geometry.frame_height)
-    across = min(width, sigma * abs(geometry.scale_x) * width / geometry.frame_width)
+    (left, top), (right, bottom) = (
+        geometry.cell_of(each, each, height, width) for each in (0.0, sigma)
+    )
+    down, across = min(height, abs(bottom - top)), min(width, abs(right - left))
     return replace(heat, heatmap=gaussian_blur(heat.heatmap[None], down, across)[0])
 
 
@@ -175,7 +177,7 @@ def _explanation(
 ) -> Explanation:
     layer, heat = named
     chosen, place = subject.chosen, 0 if together else heat.place
-    outcome, boxes = chosen.outcomes[place], facts.boxes if together else facts.boxes[place:][:1]
+    outcome, boxes = chosen.outcomes[place], facts.boxes if together else [facts.boxes[place]]
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
     if request.smooth:
         heat = smoothed(heat, boxes, request.smooth)

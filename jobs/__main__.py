@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from jobs.arguments import REQUEST_FIELDS, command_line
@@ -35,23 +35,25 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     given = {name: values.pop(name, None) for name in REQUEST_FIELDS}
     request = {name: value for name, value in given.items() if value is not None}
     if command == "sweep":
-        for name in ("layers", "methods"):
-            several = (each.strip() for text in values[name] for each in text.split(","))
-            values[name] = tuple(dict.fromkeys(each for each in several if each))
+        values |= {name: _names(values[name]) for name in ("layers", "methods")}
         return SweepOptions(**values, request=request)
+    if values["inputs"] is not None:  # --preview-model does without
+        values["inputs"] = tuple(uri for several in values["inputs"] for uri in several)
     if command == "features":
         return _feature_options(parser, values, request)
     if command == "classify":
-        values["inputs"] = tuple(uri for several in values["inputs"] for uri in several)
         return ClassifyOptions(**values, **request)
     if command == "evaluate":
-        values["inputs"] = tuple(uri for several in values["inputs"] for uri in several)
-        for name in ("layers", "methods"):
-            several = (each.strip() for text in values[name] for each in text.split(","))
-            values[name] = tuple(dict.fromkeys(each for each in several if each))
+        values |= {name: _names(values[name]) for name in ("layers", "methods")}
         request["smooth"] = tuple(dict.fromkeys(request["smooth"]))
         return EvaluateOptions(**values, **request)
     return _explain_options(parser, values, request)
+
+
+def _names(texts: Iterable[str]) -> tuple[str, ...]:
+    """Names, apart or with commas between them, each once."""
+    several = (each.strip() for text in texts for each in text.split(","))
+    return tuple(dict.fromkeys(each for each in several if each))
 
 
 def _explain_options(
@@ -68,16 +70,13 @@ def _explain_options(
         parser.error(f"the following arguments are required: {', '.join(missing)}")
     if request.get("fuse") and request.get("save_raw"):
         parser.error("--save-raw keeps layers' own activations: give it without --fuse")
-    values["inputs"] = tuple(uri for several in values["inputs"] for uri in several)
     return JobOptions(**values, request=request)
 
 
 def _feature_options(
     parser: argparse.ArgumentParser, values: dict[str, Any], request: dict[str, Any]
 ) -> Options:
-    several = (each.strip() for text in values["layers"] for each in text.split(","))
-    values["layers"] = tuple(dict.fromkeys(each for each in several if each))
-    values["inputs"] = tuple(uri for several in values["inputs"] for uri in several)
+    values["layers"] = _names(values["layers"])
     chosen = {name: values.pop(name) for name in ("topk", "arrangement")}
     given = {name: value for name, value in chosen.items() if value is not None}
     if given and values["channel_reduction"] != "none":

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import math
 from typing import Any
 
+from jobs import argument_types
 from jobs.evaluate_arguments import add_evaluate
 from jobs.options import (
     ABLATIONS,
@@ -127,10 +127,10 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
     _add_choice_of_boxes(parser)
     _add_method(parser)
     _add_machine(parser)
-    parser.add_argument("--batch-size", type=_count, default=JobOptions.batch_size)
+    parser.add_argument("--batch-size", type=argument_types.count, default=JobOptions.batch_size)
     parser.add_argument(
         "--shard-size",
-        type=_count,
+        type=argument_types.count,
         default=JobOptions.shard_size,
         help="pictures per shard, the unit of commit (default %(default)s)",
     )
@@ -201,7 +201,7 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--arrangement",
         nargs=2,
-        type=_count,
+        type=argument_types.count,
         metavar=("ROWS", "COLUMNS"),
         help="with none: how a map's channels are arranged (default 2 2)",
     )
@@ -213,12 +213,14 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--alpha",
-        type=_share,
+        type=argument_types.share,
         default=FeatureOptions.alpha,
         help="how much of the map's colours is mixed in, 0 to 1 (default %(default)s)",
     )
     parser.add_argument(
-        "--score-threshold", type=_share, help="draw boxes scoring at least this on the picture"
+        "--score-threshold",
+        type=argument_types.share,
+        help="draw boxes scoring at least this on the picture",
     )
     parser.add_argument("--format", choices=FORMATS, default=FeatureOptions.format)
     _add_machine(parser)
@@ -254,10 +256,14 @@ def _add_choice_of_boxes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--target", help="what to explain, e.g. class (default: the archive's)")
     parser.add_argument("--category", help="explain only boxes of this category")
     parser.add_argument(
-        "--score-threshold", type=_share, help="explain only boxes scoring at least this, 0 to 1"
+        "--score-threshold",
+        type=argument_types.share,
+        help="explain only boxes scoring at least this, 0 to 1",
     )
     parser.add_argument(
-        "--max-detections", type=_count, help="explain at most this many boxes of a picture"
+        "--max-detections",
+        type=argument_types.count,
+        help="explain at most this many boxes of a picture",
     )
     parser.add_argument(
         "--box",
@@ -269,7 +275,7 @@ def _add_choice_of_boxes(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--candidates",
-        type=_count,
+        type=argument_types.count,
         help="explain so many of the strongest candidates before suppression",
     )
 
@@ -285,7 +291,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--smooth",
-        type=_share,
+        type=argument_types.share,
         help="blur each map by a Gaussian of this share of its box's side, 0 to 1 (default 0)",
     )
     group.add_argument(
@@ -296,16 +302,16 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--channels",
-        type=_part,
+        type=argument_types.part,
         help="ablationcam: the share of the channels that is removed, above 0 to 1 (default 1)",
     )
     group.add_argument(
         "--masks",
-        type=_count,
+        type=argument_types.count,
         help="drise, dclose: how many masked pictures to look at (default: the method's paper's)",
     )
     group.add_argument(
-        "--seed", type=_seed, help="drise, dclose: draws the random masks (default 0)"
+        "--seed", type=argument_types.seed, help="drise, dclose: draws the random masks (default 0)"
     )
 
 
@@ -343,40 +349,3 @@ def _picture_name(text: str) -> str:
             f"expected a name ending in {', '.join(PICTURE_SUFFIXES)}, got {text}"
         )
     return text
-
-
-def _count(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text}")
-    return number
-
-
-def _seed(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if not 0 <= number < 2**63:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2^63 - 1, got {text}")
-    return number
-
-
-def _part(text: str) -> float:
-    number = _share(text)
-    if number == 0:
-        raise argparse.ArgumentTypeError(f"expected a number above 0, at most 1, got {text}")
-    return number
-
-
-def _share(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = math.nan
-    if not 0 <= number <= 1:
-        raise argparse.ArgumentTypeError(f"expected a number from 0 to 1, got {text}")
-    return number

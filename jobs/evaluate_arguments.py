@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from jobs import argument_types
 from jobs.options import EvaluateOptions
 
 Add = Callable[[argparse.ArgumentParser], None]
@@ -38,12 +39,12 @@ def add_evaluate(parser: argparse.ArgumentParser, add_places: Add, add_machine: 
     parser.add_argument("--target", help="what to explain, e.g. class (default: the archive's)")
     parser.add_argument(
         "--masks",
-        type=_count,
+        type=argument_types.count,
         help="drise, dclose: how many masked pictures to look at (default: the method's paper's)",
     )
     parser.add_argument(
         "--smooth",
-        type=_share,
+        type=argument_types.share,
         nargs="+",
         default=EvaluateOptions.smooth,
         metavar="SHARE",
@@ -51,14 +52,18 @@ def add_evaluate(parser: argparse.ArgumentParser, add_places: Add, add_machine: 
         " shares it is measured with each (default: 0)",
     )
     for name, kind, text in (
-        ("detections", _count, "boxes to measure, or a few more"),
-        ("score-threshold", _share, "measure boxes scoring more than this, 0 to 1"),
-        ("per-picture", _count, "at most so many boxes of a picture, drawn at random"),
+        ("detections", argument_types.count, "boxes to measure, or a few more"),
+        ("score-threshold", argument_types.share, "measure boxes scoring more than this, 0 to 1"),
+        (
+            "per-picture",
+            argument_types.count,
+            "at most so many boxes of a picture, drawn at random",
+        ),
         ("steps", _steps, "points of a curve of deletion or insertion"),
         ("blur", _blur, "what insertion begins with: a Gaussian, as a share of the longer side"),
         ("growth", _growth, "1: as many pixels at each step; 2: fewer at first, for small objects"),
-        ("batch-size", _count, "pictures in one pass of the detector"),
-        ("seed", _seed, "of what is drawn at random"),
+        ("batch-size", argument_types.count, "pictures in one pass of the detector"),
+        ("seed", argument_types.seed, "of what is drawn at random"),
     ):
         default = getattr(EvaluateOptions, name.replace("-", "_"))
         parser.add_argument(
@@ -67,47 +72,13 @@ def add_evaluate(parser: argparse.ArgumentParser, add_places: Add, add_machine: 
     add_machine(parser)
 
 
-def _number(text: str, least: float, most: float) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not least <= number <= most:
-        raise argparse.ArgumentTypeError(
-            f"expected a number from {least:g} to {most:g}, got {text}"
-        )
-    return number
-
-
-def _whole(text: str, least: int) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = least - 1
-    if number < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text}")
-    return number
-
-
-def _count(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _seed(text: str) -> int:
-    return _whole(text, 0)
-
-
 def _steps(text: str) -> int:
-    return _whole(text, 2)
-
-
-def _share(text: str) -> float:
-    return _number(text, 0, 1)
+    return argument_types.whole(text, 2)
 
 
 def _blur(text: str) -> float:
-    return _number(text, 0.001, 1)
+    return argument_types.number(text, 0.001, 1)
 
 
 def _growth(text: str) -> float:
-    return _number(text, 1, 4)
+    return argument_types.number(text, 1, 4)

@@ -19,7 +19,6 @@ from torch import Tensor
 
 from handlers.explainer import Explainer
 from handlers.images import Geometry
-from handlers.memory import Batches
 from handlers.metrics.controls import gaussian_in_box, smooth_random_field
 from handlers.metrics.faithfulness import (
     FaithfulnessOptions,
@@ -29,7 +28,6 @@ from handlers.metrics.faithfulness import (
     similarities,
 )
 from handlers.metrics.pointing import energy_in_box, peak
-from handlers.network import batch_of
 from handlers.schema import ExplainRequest, Explanation
 from handlers.tap import undisturbed
 
@@ -210,11 +208,8 @@ def _found(
     """Of each picture (uint8 [B, 3, H, W]) the reported boxes [N, 4] and their class probabilities
     [N, K], the background's zero, as for D-RISE."""
     detector = explainer.detector
-    with undisturbed(detector.model), torch.no_grad():
-        inputs = [detector.prepare(each) for each in pictures]
-        pixels = inputs[0].tensors[0, 0].numel()
-        batches = Batches(inputs[0].tensors.device, batch_size, name=None)
-        for found in batches.run(lambda own: explainer.network.find(batch_of(own)), inputs, pixels):
+    with undisturbed(detector.model):
+        for _, found in explainer.found([*pictures], batch_size):  # of one size, so in their order
             scores = found.raw.scores[found.kept.entries.candidate].clone()
             scores[:, : detector.first_label] = 0
             yield found.kept.boxes.cpu(), scores.cpu()

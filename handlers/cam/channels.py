@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handlers.cam.gradient import DenseGradient
+from handlers.cam.gradient import DenseGradient, weighted_sum
 from handlers.cam.principal import eigencam
 from handlers.cam.registry import METHODS, Evidence, looks_at
 
@@ -34,7 +34,7 @@ class ChannelScores:
 
     def weighted(self, weights: Tensor) -> Tensor:
         """sum over channels of weights [N, C] times the activation: maps [N, h, w]."""
-        return torch.einsum("nc,chw->nhw", weights, self.activation)
+        return weighted_sum(weights, self.activation)
 
 
 @METHODS.register("ablationcam")

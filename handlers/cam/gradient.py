@@ -18,6 +18,18 @@ from torch import Tensor
 WINDOW_BUDGET = 16_777_216
 
 
+def gathered(activation: Tensor, cells: Tensor) -> Tensor:
+    """Of an activation [C, h, w] the cells at flat int64 places [n, k]: [n, C, k]."""
+    flat = activation.flatten(1)
+    # Several times faster than flat[:, cells].
+    return flat.index_select(1, cells.flatten()).view(len(flat), *cells.shape).transpose(0, 1)
+
+
+def weighted_sum(weights: Tensor, maps: Tensor) -> Tensor:
+    """sum over k of weights [N, K] times maps [K, h, w]: [N, h, w]."""
+    return torch.einsum("nk,khw->nhw", weights, maps)
+
+
 @dataclass(frozen=True)
 class Window:
     """The footprints of a few detections, padded to one size.
@@ -70,7 +82,7 @@ class MapGradient(ABC):
 
     def weighted(self, weights: Tensor) -> Tensor:
         """sum over channels of weights [N, C] times the activation: maps [N, h, w]."""
-        return torch.einsum("nc,chw->nhw", weights, self.activation)
+        return weighted_sum(weights, self.activation)
 
     def channel_sums(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """sum over space of function(activation, gradient) -> [n, C, a, b]: [N, C].
@@ -134,28 +146,26 @@ class LocalGradient(MapGradient):
             every = torch.arange(len(self), device=self.gradient.device)
             yield from DenseGradient(self.activation, self.dense(every)).windows()
             return
-        flat = self.activation.reshape(channels, -1)
         count = max(1, WINDOW_BUDGET // (channels * side * side))
-        offset = torch.arange(side, device=self.gradient.device)
-        for index in torch.arange(len(self), device=offset.device).split(count):
-            y = (self.top[index, None] + offset).clamp(0, height - 1)
-            x = (self.left[index, None] + offset).clamp(0, width - 1)
-            cells = (y[:, :, None] * width + x[:, None, :]).flatten(1)
-            gradient = self.gradient[index]
-            # Much faster than flat[:, cells].
-            activation = flat.index_select(1, cells.flatten()).view(channels, *cells.shape)
-            activation = activation.transpose(0, 1).unflatten(2, (side, side))
-            yield Window(index, activation, gradient, cells)
+        for index in torch.arange(len(self), device=self.gradient.device).split(count):
+            cells = self._cells(index)
+            activation = gathered(self.activation, cells).unflatten(2, (side, side))
+            yield Window(index, activation, self.gradient[index], cells)
 
     def dense(self, places: Tensor) -> Tensor:
         channels, height, width = self.activation.shape
-        side = self.gradient.shape[-1]
-        offset = torch.arange(side, device=self.gradient.device)
-        y = (self.top[places, None] + offset).clamp(0, height - 1)
-        x = (self.left[places, None] + offset).clamp(0, width - 1)
-        cells = (y[:, :, None] * width + x[:, None, :]).flatten(1)
+        cells = self._cells(places)
         whole = self.gradient.new_zeros(len(places), channels, height * width)
         whole.scatter_add_(
             2, cells[:, None].expand(-1, channels, -1), self.gradient[places].flatten(2)
         )
         return whole.view(-1, channels, height, width)
+
+    def _cells(self, places: Tensor) -> Tensor:
+        """Of detections at int64 `places` [n] the squares' flat places [n, s * s] on the map; off
+        it that of a cell at its border."""
+        height, width = self.activation.shape[-2:]
+        offset = torch.arange(self.gradient.shape[-1], device=self.gradient.device)
+        y = (self.top[places, None] + offset).clamp(0, height - 1)
+        x = (self.left[places, None] + offset).clamp(0, width - 1)
+        return (y[:, :, None] * width + x[:, None, :]).flatten(1)

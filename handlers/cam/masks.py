@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from handlers.cam.gradient import weighted_sum
 from handlers.cam.registry import METHODS, Evidence, looks_at
 
 # D-RISE's masks (Petsiuk et al. 2021, section 4.1): cells along a side, the share of them that is
@@ -76,7 +77,7 @@ def drise(evidence: MaskedPictures) -> Tensor:
         rows = _shifted(evidence.height, drawn[:, -2])
         columns = _shifted(evidence.width, drawn[:, -1])
         masks = smooth(grids, rows, columns)
-        total = total + weighted_sum(evidence.similarities(masks), cell_means(masks, evidence.cell))
+        total = total + exact_sum(evidence.similarities(masks), cell_means(masks, evidence.cell))
     assert isinstance(total, Tensor)  # there is at least one mask
     heat = total / (SHOWN * number)
     return (heat - heat.amin((-2, -1), keepdim=True)).float()
@@ -119,6 +120,6 @@ def cell_means(masks: Tensor, cell: int) -> Tensor:
     return F.avg_pool2d(masks[:, None], cell, ceil_mode=True)[:, 0]
 
 
-def weighted_sum(weights: Tensor, maps: Tensor) -> Tensor:
+def exact_sum(weights: Tensor, maps: Tensor) -> Tensor:
     """sum_b weights [N, B] maps [B, h, w]: float64 [N, h, w], for sums of many."""
-    return torch.einsum("nb,bhw->nhw", weights.double(), maps.double())
+    return weighted_sum(weights.double(), maps.double())

@@ -20,7 +20,7 @@ from handlers.cam.gradient import MapGradient
 from handlers.cam.registry import METHODS, Evidence, looks_at
 from handlers.cam.weighting import gradcam
 from handlers.guided import guided_gradcam
-from handlers.images import Geometry
+from handlers.images import Geometry, added_on
 
 # A hundred boxes' maps of 800 x 1333 pixels would take 400 MB; as blocks of 4 x 4 they take 26.
 MOST_CELLS = 65_536
@@ -80,15 +80,9 @@ def fullgrad(evidence: PixelGradient) -> Tensor:
     by statistics of the input, so with them, SiLU or attention that holds no more; and constants
     that functions add, rather than modules with a bias, are not seen.
     """
-    (total, geometry), *others = _coarse_terms(evidence)
-    height, width = total.shape
-    for heatmap, own in others:
-        total = total + own.onto(heatmap, geometry, height, width)
-    return total[None]
-
-
-def _coarse_terms(evidence: PixelGradient) -> list[tuple[Tensor, Geometry]]:
-    return [coarse(heatmap.cpu(), geometry) for heatmap, geometry in evidence.terms(_contrast)]
+    terms = [coarse(heatmap.cpu(), own) for heatmap, own in evidence.terms(_contrast)]
+    first, geometry = terms[0]
+    return added_on(terms, geometry, *first.shape)[None]
 
 
 def _contrast(term: Tensor) -> Tensor:
@@ -122,9 +116,7 @@ def guidedgradcam(evidence: GuidedGradient) -> Tensor:
     """
     maps = [(gradcam(gradient)[0].cpu(), geometry) for gradient, geometry in evidence.layers]
     finest, geometry = max(maps, key=lambda each: each[0].numel())
-    total = torch.zeros_like(finest)
-    for heatmap, own in maps:
-        total += heatmap if heatmap is finest else own.onto(heatmap, geometry, *total.shape)
+    total = added_on(maps, geometry, *finest.shape)
     frame = evidence.pixels.frame
     gradient = guided_gradcam(evidence.pixels.guided(), total.clamp(min=0), geometry, frame)
     return _coarse_magnitude(gradient, frame)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from handlers.cam.gradient import WINDOW_BUDGET, MapGradient, Window
+from handlers.cam.gradient import WINDOW_BUDGET, MapGradient, Window, gathered
 
 
 @dataclass(frozen=True)
@@ -85,15 +85,14 @@ class PooledGradient(MapGradient):
     def _window(
         self, index: Tensor, top: Tensor, left: Tensor, tall: Tensor, wide: Tensor
     ) -> Window:
-        channels, height, width = self.activation.shape
+        height, width = self.activation.shape[1:]
         y, row_share = _gather(self.rows[index], top, int(tall.max()), height)
         x, column_share = _gather(self.columns[index], left, int(wide.max()), width)
         cells = (y[:, :, None] * width + x[:, None, :]).flatten(1)
         gradient = row_share.transpose(1, 2)[:, None] @ self.gradient[index]
         gradient = gradient @ column_share[:, None]
-        flat = self.activation.reshape(channels, -1)
-        activation = flat.index_select(1, cells.flatten()).view(channels, *cells.shape)
-        return Window(index, activation.transpose(0, 1).view(gradient.shape), gradient, cells)
+        activation = gathered(self.activation, cells).view(gradient.shape)
+        return Window(index, activation, gradient, cells)
 
 
 def _span(matrix: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from handlers.cam.masks import MaskedPictures, cell_means, draws, smooth, weighted_sum
+from handlers.cam.masks import MaskedPictures, cell_means, draws, exact_sum, smooth
 from handlers.cam.registry import METHODS, Evidence, looks_at
 from handlers.cam.superpixels import slic
 
@@ -65,7 +65,7 @@ def _scale(
             _cut(evidence.width, labels.shape[1], drawn[:, -1]),
         )
         means = cell_means(masks, evidence.cell)
-        found = weighted_sum(evidence.similarities(masks), means)
+        found = exact_sum(evidence.similarities(masks), means)
         total, density = total.to(found) + found, density.to(found) + means.double().sum(0)
     return torch.where(density > 0, total / density, 0.0)
 

@@ -25,7 +25,7 @@ from handlers.detectors.base import Cells
 from handlers.detectors.torchvision_base import reach
 from handlers.evidence.chain import Passed, passed
 from handlers.evidence.scene import Piece, Question, in_chunks
-from handlers.evidence.windows import cut_windows
+from handlers.evidence.windows import cut_windows, spread_windows
 from handlers.schema import RequestError
 
 
@@ -221,15 +221,6 @@ def _cropped(maps: Tensor, margin: int) -> Tensor:
     return maps[..., margin : height - margin, margin : width - margin]
 
 
-def _cells(part: Cells, places: Tensor, radius: int) -> tuple[Tensor, Tensor]:
-    """Rows [n, s, 1] and columns [n, 1, s] of the windows around detections' cells, on a map with
-    `radius` cells of padding."""
-    offset = torch.arange(2 * radius + 1, device=places.device)
-    row = part.row[places, None] + offset
-    column = part.column[places, None] + offset
-    return row[:, :, None], column[:, None, :]
-
-
 def _check(question: Question, part: Cells, places: Tensor, scalars: Sequence[Tensor]) -> None:
     """Raises OtherwiseError if the detector itself came to other scalars: modules may be wired
     otherwise than they are listed, or be called by functions."""
@@ -339,35 +330,25 @@ def _on_whole_map(
             _check(question, part, own_places, scalars)
             found = list(_gradients(scalars, leaves))
         with torch.no_grad():
-            evidence = [_back(part, maps, runs, each, own_places) for each in found]
+            evidence = [_back(maps, runs, each, row, column) for each in found]
         yield Piece(own_places, evidence, [question.scene.grid(maps)] * len(own))
 
 
 def _back(
-    part: Cells,
     maps: Tensor,
     runs: Sequence[Passed | None],
     gradients: Sequence[Tensor | None],
-    places: Tensor,
+    row: Tensor,
+    column: Tensor,
 ) -> MapGradient:
-    """d scalar_n / d map of those on the windows of what each tower gave."""
+    """d scalar_n / d map of those on the windows, around rows and columns [n], of what each tower
+    gave."""
+    size = maps.shape[-2:]
     behind = [
-        run.back(_spread(part, each, places, run.given))
+        run.back(spread_windows(each, row, column, *size))
         for run, each in zip(runs, gradients, strict=True)
         if run is not None and each is not None
     ]
     if not behind:
-        return DenseGradient(maps[0], maps.new_zeros(1).expand(len(places), *maps.shape[1:]))
+        return DenseGradient(maps[0], maps.new_zeros(1).expand(len(row), *maps.shape[1:]))
     return ConvolvedGradient(maps[0], behind)
-
-
-def _spread(part: Cells, gradient: Tensor, places: Tensor, given: Tensor) -> Tensor:
-    """d / d given [n, C, h, w] of d / d windows of it [n, C, s, s]."""
-    number, radius = len(gradient), gradient.shape[-1] // 2
-    height, width = given.shape[-2:]
-    whole = given.new_zeros(number, height, width, given.shape[1])
-    row, column = (each - radius for each in _cells(part, places, radius))
-    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    picture, y, x = torch.where(inside)
-    whole[picture, row[picture, y, 0], column[picture, 0, x]] = gradient[picture, :, y, x]
-    return whole.permute(0, 3, 1, 2)  # in the order of channels_last

@@ -5,18 +5,37 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from handlers.cam.gradient import gathered
+
+
+def window_cells(
+    row: Tensor, column: Tensor, reach: int, height: int, width: int
+) -> tuple[Tensor, Tensor]:
+    """The cells up to `reach` around those of int64 rows and columns [n]: flat places [n, s, s] on
+    a map of height x width, and whether they lie on it; off it the place of a cell at its border.
+    """
+    offset = torch.arange(-reach, reach + 1, device=row.device)
+    y, x = row[:, None] + offset, column[:, None] + offset
+    inside_y, inside_x = (y >= 0) & (y < height), (x >= 0) & (x < width)
+    cells = y.clamp(0, height - 1)[:, :, None] * width + x.clamp(0, width - 1)[:, None, :]
+    return cells, inside_y[:, :, None] & inside_x[:, None, :]
+
 
 def cut_windows(maps: Tensor, reach: int, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
     """Of a map [1, C, h, w] the cells up to `reach` around those of int64 rows and columns [n]:
     [n, C, s, s], zero off the map; and [n, 1, s, s], one on the map and zero off it."""
-    channels, height, width = maps.shape[1:]
-    side = 2 * reach + 1
-    offset = torch.arange(-reach, reach + 1, device=maps.device)
-    y, x = row[:, None] + offset, column[:, None] + offset
-    inside_y, inside_x = (y >= 0) & (y < height), (x >= 0) & (x < width)
-    inside = (inside_y[:, :, None] & inside_x[:, None, :])[:, None]
-    cells = y.clamp(0, height - 1)[:, :, None] * width + x.clamp(0, width - 1)[:, None, :]
-    # Much faster than an index of two tensors.
-    windows = maps[0].flatten(1).index_select(1, cells.flatten())
-    windows = windows.view(channels, len(row), side, side).transpose(0, 1)
+    cells, inside = window_cells(row, column, reach, *maps.shape[-2:])
+    windows = gathered(maps[0], cells.flatten(1)).unflatten(2, cells.shape[1:])
+    inside = inside[:, None]
     return windows.contiguous().masked_fill_(~inside, 0), inside.to(maps.dtype)
+
+
+def spread_windows(windows: Tensor, row: Tensor, column: Tensor, height: int, width: int) -> Tensor:
+    """Windows [n, C, s, s] around int64 rows and columns [n], each on a map of its own of height x
+    width that is zero elsewhere: [n, C, h, w], in the order of channels_last."""
+    number, channels, side, _ = windows.shape
+    cells, inside = window_cells(row, column, side // 2, height, width)
+    whole = windows.new_zeros(number, height * width, channels)
+    place, y, x = torch.where(inside)
+    whole[place, cells[place, y, x]] = windows[place, :, y, x]
+    return whole.view(number, height, width, channels).permute(0, 3, 1, 2)
