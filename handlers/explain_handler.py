@@ -79,7 +79,7 @@ class ExplainHandler:
     def _affordable(self, request: ExplainRequest) -> ExplainRequest:
         most = self.explainer.resolved(request).max_detections
         assert most is not None  # it is resolved
-        if request.box or request.sum_boxes:
+        if request.box or request.sum_boxes or request.shared:
             most = 1
         return messages.affordable(request, request.candidates or most)
 

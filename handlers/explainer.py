@@ -44,7 +44,7 @@ from handlers.method_check import check_method, without_layer
 from handlers.network import Network, batch_of
 from handlers.outcome import Chosen, Verdicts
 from handlers.picture import Subject, explain_picture, reads_whole_picture
-from handlers.precision import device_named, exact_convolutions
+from handlers.precision import device_named, exact_float32
 from handlers.schema import EMITTING, Detections, ExplainRequest, Explanation, RequestError
 from handlers.tap import Layer, NonFiniteError, check_weights, undisturbed
 from handlers.targets.regions import keypoint_place
@@ -203,7 +203,8 @@ class Explainer:
         for layer, where in zip(request.layers, layers, strict=True):
             pooled = self.detector.parts()[self._part_name(request.target)].pooled
             own = where.name == ROI or (pooled and where.head)
-            if own and (request.sum_boxes or reads_whole_picture(request)):
+            together = request.sum_boxes or request.shared
+            if own and (together or reads_whole_picture(request)):
                 raise RequestError(
                     "layer",
                     layer,
@@ -318,7 +319,7 @@ class Explainer:
         part = parts[0] if len(parts) == 1 else AllParts(parts)
         subject = Subject(chosen, part, places.to(rows.labels.device))
         scene = Scene(self.network, found)
-        with exact_convolutions():
+        with exact_float32():
             try:
                 return explain_picture(scene, subject, request, layers, self.categories)
             except NonFiniteError as error:

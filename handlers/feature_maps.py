@@ -27,7 +27,7 @@ from handlers.explainer import Explainer
 from handlers.images import Geometry
 from handlers.layers import BACKBONE, PYRAMID, near
 from handlers.network import check_finite
-from handlers.precision import exact_convolutions
+from handlers.precision import exact_float32
 from handlers.schema import Detections, RequestError
 from handlers.tap import NonFiniteError, all_finite, undisturbed
 
@@ -232,7 +232,7 @@ def _run(explainer: Explainer, inputs: Inputs, watches: Sequence[_Watch]) -> Fou
     try:
         features = explainer.network.features(inputs)
         done()
-        with exact_convolutions():
+        with exact_float32():
             candidates = detector.propose(features)
             done()
             raw = detector.score(features, candidates)

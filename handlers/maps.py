@@ -105,19 +105,23 @@ def _added_up(group: Sequence[Piece], method: Method) -> tuple[list[Tensor], Pie
     several = [[method(each) for each in piece.evidence] for piece in group]
     place = max(range(len(group)), key=lambda each: several[each][0][0].numel())
     finest, totals = group[place], several[place]
+    if len(group) == 1:
+        return totals, finest
     height, width = totals[0].shape[-2:]
-    for piece, maps in zip(group, several, strict=True):
-        if piece is finest:
-            continue
-        for scalar, each in enumerate(maps):
-            resized = [
-                geometry.onto(heatmap, other, height, width)
-                for heatmap, geometry, other in zip(
-                    each.cpu(), piece.geometries, finest.geometries, strict=True
-                )
-            ]
-            totals[scalar] = totals[scalar] + torch.stack(resized).to(totals[scalar].device)
-    return totals, finest
+
+    def added_up(scalar: int, row: int) -> Tensor:
+        maps = (
+            (own[scalar][row], piece.geometries[row])
+            for piece, own in zip(group, several, strict=True)
+        )
+        return added_on(maps, finest.geometries[row], height, width)
+
+    rows = range(len(finest.places))
+    device = totals[0].device
+    return [
+        torch.stack([added_up(scalar, row) for row in rows]).to(device)
+        for scalar in range(len(totals))
+    ], finest
 
 
 def _pieces(question: Question, where: Where) -> Iterator[Piece]:

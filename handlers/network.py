@@ -12,7 +12,7 @@ from handlers.detectors.base import AllParts, Detector, Features, Found, Inputs,
 from handlers.precision import (
     PRECISIONS,
     CompiledBackbone,
-    exact_convolutions,
+    exact_float32,
     has_bfloat16_units,
     order_channels_last,
 )
@@ -44,7 +44,7 @@ class Network:
         """The feature maps in float32, differentiable where gradients are enabled."""
         device = inputs.tensors.device
         bfloat16 = self.precision == "bf16" or (self.fast and has_bfloat16_units(device))
-        with exact_convolutions(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
+        with exact_float32(), torch.autocast(device.type, torch.bfloat16, enabled=bfloat16):
             features = self.detector.features(inputs)
         return replace(features, maps={name: each.float() for name, each in features.maps.items()})
 
@@ -66,7 +66,7 @@ class Network:
     @torch.no_grad()
     def find_in(self, features: Features) -> list[Found]:
         """The same from feature maps, which may have been changed."""
-        with exact_convolutions():
+        with exact_float32():
             candidates = self.detector.propose(features)
             raw = self.detector.score(features, candidates)
             check_finite(features, raw)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,7 +14,7 @@ from handlers.evidence.scene import Question, Scene, Where
 from handlers.maps import Heat, fused, heatmaps, joint_heatmaps
 from handlers.outcome import Chosen
 from handlers.schema import ExplainRequest, Explanation, RequestError
-from handlers.smoothing import gaussian_blur
+from handlers.shaping import Corners, centered, handed_out, smoothed
 from handlers.tap import NonFiniteError, all_finite
 from handlers.targets.registry import Outputs, find_target
 
@@ -50,7 +49,10 @@ def explain_picture(
     categories: Sequence[str],
 ) -> list[Explanation]:
     """The explanations that a request asks for: box by box, and of each box layer by layer."""
-    several = [_heats(scene, subject, request, where) for where in layers]
+    asked = replace(request, sum_boxes=True, shared=False) if request.shared else request
+    several = [_heats(scene, subject, asked, where) for where in layers]
+    if request.shared:
+        several = [handed_out(heats, len(subject.chosen)) for heats in several]
     names = [where.name for where in layers]
     rows = list(zip(*several, strict=True))
     if request.fuse and len(layers) > 1:
@@ -62,18 +64,6 @@ def explain_picture(
         for row in rows
         for name, heat in zip(names, row, strict=True)
     ]
-
-
-def smoothed(heat: Heat, boxes: Sequence[Corners], share: float) -> Heat:
-    """Blurred by a Gaussian of that share of its boxes' mean side, at most of the map's own."""
-    sides = [math.sqrt(max(0.0, (x2 - x1) * (y2 - y1))) for x1, y1, x2, y2 in boxes]
-    sigma, geometry = share * sum(sides) / len(sides), heat.geometry
-    height, width = heat.heatmap.shape
-    (left, top), (right, bottom) = (
-        geometry.cell_of(each, each, height, width) for each in (0.0, sigma)
-    )
-    down, across = min(height, abs(bottom - top)), min(width, abs(right - left))
-    return replace(heat, heatmap=gaussian_blur(heat.heatmap[None], down, across)[0])
 
 
 def _heats(scene: Scene, subject: Subject, request: ExplainRequest, where: Where) -> list[Heat]:
@@ -139,10 +129,6 @@ def _in_picture(outputs: Outputs, scene: Scene, subject: Subject) -> Outputs:
     return outputs.with_(boxes=boxes, chosen=subject.places)
 
 
-# x1, y1, x2, y2 in pixels of the picture.
-Corners = tuple[float, float, float, float]
-
-
 @dataclass(frozen=True)
 class Facts:
     """Of each chosen box its corners, label, category, score and level: plain numbers, read off the
@@ -181,6 +167,8 @@ def _explanation(
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
     if request.smooth:
         heat = smoothed(heat, boxes, request.smooth)
+    if request.center_prior:
+        heat = centered(heat, boxes, request.center_prior)
     return Explanation(
         index=chosen.index[place],
         box=(min(lefts), min(tops), max(rights), max(bottoms)),

@@ -62,11 +62,16 @@ class ExplainRequest:
     candidates: explain so many of the strongest candidates before suppression instead, whatever
         they score; 0 for none.
     sum_boxes: one explanation for all chosen boxes together: of the sum of their targets.
+    shared: an explanation for each box at the cost of one: the map of the sum of all their targets,
+        of which each box's `center_prior`, above 0, cuts out its own.
     save_raw: keep activation and gradient in each explanation (large).
     normalize_in_box: pictures show each map inside its box alone, from its least value there (0) to
         its largest (1); where boxes overlap the larger value. The map itself stays as it is.
     smooth: blurs each map, after any fusion, by a Gaussian whose standard deviation is this share,
         0 to 1, of the side of its box (the square root of its area; of boxes together the mean).
+    center_prior: weighs each map, after any blur, by a Gaussian at the middle of its box whose
+        standard deviations are this share, 0 to 1, of the box's sides; 0 for none. What lies far
+        from the middle of the box then does not show, whatever it does.
     ablation: how AblationCAM removes a channel: "fixed" sets it to zero and scores the same
         candidate; "tutorial" is what pytorch-grad-cam's tutorial on Faster R-CNN does.
     channels: the share of the channels that AblationCAM removes, above 0 to 1, by the tutorial's
@@ -87,9 +92,11 @@ class ExplainRequest:
     box: tuple[float, float, float, float] | None = None
     candidates: int = 0
     sum_boxes: bool = False
+    shared: bool = False
     save_raw: bool = False
     normalize_in_box: bool = False
     smooth: float = 0.0
+    center_prior: float = 0.0
     ablation: str = "fixed"
     channels: float = 1.0
     masks: int | None = None
@@ -109,8 +116,13 @@ class ExplainRequest:
             _check_box(self.box)
             if self.candidates:  # a box is a candidate already
                 raise RequestError("candidates", self.candidates, "0 where a box is named")
-        if not _number_within(self.smooth, 0, 1):
-            raise RequestError("smooth", self.smooth, SMOOTH)
+        for name in SHARES:
+            if not _number_within(getattr(self, name), 0, 1):
+                raise RequestError(name, getattr(self, name), SHARE)
+        if self.shared and not self.center_prior:
+            raise RequestError("shared", True, "false, or center_prior above 0")
+        if self.shared and self.sum_boxes:
+            raise RequestError("shared", True, "false with sum_boxes")
         if self.ablation not in ABLATIONS:
             raise RequestError("ablation", self.ablation, ", ".join(ABLATIONS))
         if not _number_within(self.channels, 0, 1) or not self.channels:
@@ -169,13 +181,13 @@ def _parse_field(name: str, value: Any) -> Any:
         return _number(name, value, int, "an integer from 0 to 10000")
     if name == "channels":
         return _number(name, value, float, CHANNELS)
-    if name == "smooth":
-        return _number(name, value, float, SMOOTH)
+    if name in SHARES:
+        return _number(name, value, float, SHARE)
     if name == "masks":
         return _number(name, value, int, MASKS)
     if name == "seed":
         return _number(name, value, int, SEED)
-    if name in ("fuse", "sum_boxes", "save_raw", "normalize_in_box"):
+    if name in ("fuse", "sum_boxes", "shared", "save_raw", "normalize_in_box"):
         return _truth(name, value)
     if name == "box":
         return _parse_box(value)
@@ -185,7 +197,7 @@ def _parse_field(name: str, value: Any) -> Any:
 
 
 CHANNELS = "a number above 0, at most 1"
-SMOOTH = "a number from 0 to 1"
+SHARES, SHARE = ("smooth", "center_prior"), "a number from 0 to 1"
 MASKS = "an integer from 1 to 100000"
 SEED = "an integer from 0 to 9223372036854775807"
 BOX = "four numbers x1, y1, x2, y2 in picture pixels, with x1 < x2 and y1 < y2"

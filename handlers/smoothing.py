@@ -1,4 +1,4 @@
-"""A Gaussian blur, of pictures, of noise and of heatmaps."""
+"""Gaussians: a blur, of pictures, of noise and of heatmaps, and a bell."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ def gaussian_blur(values: Tensor, sigma: float, across: float | None = None) -> 
     than along columns. 0 changes nothing."""
     blurred = _along_columns(values, sigma)
     return _along_columns(blurred.mT, sigma if across is None else across).mT
+
+
+def bell(places: Tensor, middle: float, sigma: float) -> Tensor:
+    """A Gaussian of standard deviation `sigma` about `middle`, where it is 1, at places [n]:
+    float64 [n]."""
+    return torch.exp(-((places.double() - middle) ** 2) / (2 * sigma**2))
 
 
 def _along_columns(values: Tensor, sigma: float) -> Tensor:

@@ -45,7 +45,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         return ClassifyOptions(**values, **request)
     if command == "evaluate":
         values |= {name: _names(values[name]) for name in ("layers", "methods")}
-        request["smooth"] = tuple(dict.fromkeys(request["smooth"]))
+        values["maps"] = tuple(dict.fromkeys(values["maps"]))
         return EvaluateOptions(**values, **request)
     return _explain_options(parser, values, request)
 

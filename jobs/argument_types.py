@@ -20,14 +20,15 @@ def number(text: str, least: float, most: float) -> float:
     return value
 
 
-def whole(text: str, least: int) -> int:
-    """At least `least`."""
+def whole(text: str, least: int, most: int | None = None) -> int:
+    """At least `least`, and at most `most` if there is one."""
     try:
         value = int(text)
     except ValueError:
         value = least - 1
-    if value < least:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text}")
+    if value < least or (most is not None and value > most):
+        allowed = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise argparse.ArgumentTypeError(f"expected a whole number {allowed}, got {text}")
     return value
 
 
@@ -50,11 +51,5 @@ def part(text: str) -> float:
 
 
 def seed(text: str) -> int:
-    """A whole number from 0 to 2^63 - 1, which random generators take."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 2**63:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to 2^63 - 1, got {text}")
-    return value
+    """What random generators take."""
+    return whole(text, 0, 2**63 - 1)

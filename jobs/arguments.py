@@ -21,7 +21,8 @@ from jobs.options import (
 DESCRIPTION = "The command line: `python -m jobs explain | sweep | features | classify | evaluate`."
 REQUEST_FIELDS = (
     *("method", "target", "layer", "fuse", "category", "score_threshold", "max_detections"),
-    *("box", "candidates", "sum_boxes", "save_raw", "normalize_in_box", "smooth"),
+    *("box", "candidates", "sum_boxes", "shared", "save_raw"),
+    *("normalize_in_box", "smooth", "center_prior"),
     *("ablation", "channels", "masks", "seed"),
 )
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -293,6 +294,19 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         "--smooth",
         type=argument_types.share,
         help="blur each map by a Gaussian of this share of its box's side, 0 to 1 (default 0)",
+    )
+    group.add_argument(
+        "--center-prior",
+        type=argument_types.share,
+        help="weigh each map by a Gaussian at its box's middle of this share of the box's sides, 0"
+        " to 1 (default 0: none)",
+    )
+    group.add_argument(
+        "--shared",
+        action="store_true",
+        default=None,
+        help="one backward pass for all boxes of a picture: of the sum of their targets, of which"
+        " each box's --center-prior cuts out its own",
     )
     group.add_argument(
         "--ablation",

@@ -6,7 +6,6 @@ errors, and each map's difference from each control, box by box (paired).
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
 import sys
@@ -20,7 +19,8 @@ import numpy as np
 
 from handlers.method_check import without_layer
 from handlers.metrics.faithfulness import FaithfulnessOptions
-from handlers.schema import EMITTING, ExplainRequest
+from handlers.picture import reads_whole_picture
+from handlers.schema import EMITTING, ExplainRequest, RequestError
 from jobs.errors import DONE, DONE_WITH_FAILURES, ConflictError, UsageError
 from jobs.listing import Listing, list_input
 from jobs.measure import (
@@ -48,6 +48,11 @@ if TYPE_CHECKING:
 RECORD, TABLE = "evaluation.json", "evaluation.md"
 # Figures of the printed table, and of the paired differences.
 SHOWN = ("pointing", "energy", "deletion", "insertion", "deletion_score", "insertion_score")
+# Of a request: what changes its map, and not which boxes it is about.
+MAP_FIELDS = (
+    *("method", "target", "layer", "fuse", "shared", "smooth", "center_prior"),
+    *("ablation", "channels", "masks", "seed"),
+)
 PAIRED = ("deletion", "insertion", "deletion_score", "insertion_score")
 
 
@@ -75,7 +80,6 @@ def evaluate(options: EvaluateOptions, explainer: Explainer) -> int:
         "input": listing.fingerprint(),
         "maps": list(makers),
         "target": options.target,
-        "masks": options.masks,
         "precision": options.precision,
         **{name: value for name, value in asdict(how).items() if name != "batch_size"},
     }
@@ -153,23 +157,28 @@ def _makers(options: EvaluateOptions, explainer: Explainer) -> dict[str, Maker]:
     makers: dict[str, Maker] = {}
     if options.controls:
         makers |= {GAUSSIAN: gaussian, RANDOM: random_fields(options.seed)}
-    for method in options.methods:
-        layers = (EMITTING,) if without_layer(method) else options.layers
-        for layer, smooth in itertools.product(layers, options.smooth):
-            request = ExplainRequest.from_fields(
-                {
-                    "method": method,
-                    "target": options.target or explainer.defaults.target_name,
-                    "layer": layer.replace("+", ","),
-                    "fuse": "+" in layer,
-                    "masks": options.masks,
-                    "smooth": smooth,
-                }
-            )
-            explainer.check(request)
-            name = f"{method} {layer} smooth {smooth:g}" if smooth else f"{method} {layer}"
-            makers[name] = explained(explainer, request)
+    for name, fields in _wanted(options):
+        target = options.target or explainer.defaults.target_name
+        request = ExplainRequest.from_fields({"target": target, **fields})
+        explainer.check(request)
+        if reads_whole_picture(request):
+            raise RequestError("target", request.target_name, "one that each box has its own of")
+        makers[name] = explained(explainer, request)
     return makers
+
+
+def _wanted(options: EvaluateOptions) -> Iterator[tuple[str, dict[str, str]]]:
+    """The names of maps and the fields of their requests."""
+    for method in options.methods:
+        for layer in (EMITTING,) if without_layer(method) else options.layers:
+            fuse = str("+" in layer).lower()
+            fields = {"method": method, "layer": layer.replace("+", ","), "fuse": fuse}
+            yield f"{method} {layer}", fields
+    for name in options.maps:
+        fields = dict(each.partition("=")[::2] for each in name.split())
+        for field in fields.keys() - MAP_FIELDS:
+            raise RequestError("maps", field, " ".join(f"{each}=..." for each in MAP_FIELDS))
+        yield name, fields
 
 
 def _digest(explainer: Explainer) -> str:

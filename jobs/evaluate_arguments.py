@@ -36,21 +36,15 @@ def add_evaluate(parser: argparse.ArgumentParser, add_places: Add, add_machine: 
         help="where to look: emitting, pyramid, roi, or modules by name; a+b is the fusion of a and"
         f" b (default: {' '.join(EvaluateOptions.layers)})",
     )
-    parser.add_argument("--target", help="what to explain, e.g. class (default: the archive's)")
     parser.add_argument(
-        "--masks",
-        type=argument_types.count,
-        help="drise, dclose: how many masked pictures to look at (default: the method's paper's)",
-    )
-    parser.add_argument(
-        "--smooth",
-        type=argument_types.share,
+        "--maps",
         nargs="+",
-        default=EvaluateOptions.smooth,
-        metavar="SHARE",
-        help="blur each map by a Gaussian of this share of its box's side, 0 to 1; of several"
-        " shares it is measured with each (default: 0)",
+        default=EvaluateOptions.maps,
+        metavar="FIELDS",
+        help="more maps, each by the fields of its request, such as 'method=layercam"
+        " layer=emitting,roi fuse=true smooth=0.2'",
     )
+    parser.add_argument("--target", help="what to explain, e.g. class (default: the archive's)")
     for name, kind, text in (
         ("detections", argument_types.count, "boxes to measure, or a few more"),
         ("score-threshold", argument_types.share, "measure boxes scoring more than this, 0 to 1"),

@@ -138,9 +138,10 @@ def measure(
     options: MeasureOptions,
 ) -> list[dict[str, Any]]:
     """For each map and box of a picture (uint8 [3, H, W]) a row of FIGURES, with the map's name
-    ("map"), the box's place ("index") and score, and "seconds": what the maps of all the boxes
-    took, detection included. `deletion` and `insertion` are of D-RISE's similarity, `..._score` of
-    the second of `similarities`, over where it starts; `..._raw` as it is.
+    ("map"), the box's place ("index") and score, and "seconds": what the maps of all the boxes,
+    and of those that score better than one of them, took, detection included. `deletion` and
+    `insertion` are of D-RISE's similarity, `..._score` of the second of `similarities`, over where
+    it starts; `..._raw` as it is.
     """
     if not boxes:
         return []

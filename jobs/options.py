@@ -117,9 +117,8 @@ class EvaluateOptions:
     archive, inputs, output, batch_size: as for JobOptions.
     controls: measure a smooth random field and a Gaussian at the box's middle, too.
     methods, layers: names, at least one each; "a+b" is the fusion of layers a and b.
+    maps: more of them, each by the fields of its request: "method=layercam layer=roi smooth=0.1".
     target: what is explained, None for the archive's.
-    masks: of D-RISE and D-CLOSE, None for their papers' numbers.
-    smooth: as for ExplainRequest; of several each map is measured with each.
     detections: how many boxes are measured, or a few more; they score more than score_threshold.
     per_picture: at most so many of one picture, drawn at random by `seed`.
     steps, blur, growth: as for handlers.metrics.faithfulness.
@@ -131,9 +130,8 @@ class EvaluateOptions:
     controls: bool = False
     methods: tuple[str, ...] = ("odam", "layercam", "gradcam", "gradcam++")
     layers: tuple[str, ...] = ("emitting", "pyramid")
+    maps: tuple[str, ...] = ()
     target: str | None = None
-    masks: int | None = None
-    smooth: tuple[float, ...] = (0.0,)
     detections: int = 100
     score_threshold: float = 0.5
     per_picture: int = 3

@@ -25,6 +25,15 @@ def gathered(activation: Tensor, cells: Tensor) -> Tensor:
     return flat.index_select(1, cells.flatten()).view(len(flat), *cells.shape).transpose(0, 1)
 
 
+def square_cells(top: Tensor, left: Tensor, side: int, height: int, width: int) -> Tensor:
+    """The flat places [n, side, side] on a map of height x width of squares with corners at int64
+    rows and columns [n]; off the map that of a cell at its border."""
+    offset = torch.arange(side, device=top.device)
+    y = (top[:, None] + offset).clamp(0, height - 1)
+    x = (left[:, None] + offset).clamp(0, width - 1)
+    return y[:, :, None] * width + x[:, None, :]
+
+
 def weighted_sum(weights: Tensor, maps: Tensor) -> Tensor:
     """sum over k of weights [N, K] times maps [K, h, w]: [N, h, w]."""
     return torch.einsum("nk,khw->nhw", weights, maps)
@@ -162,10 +171,6 @@ class LocalGradient(MapGradient):
         return whole.view(-1, channels, height, width)
 
     def _cells(self, places: Tensor) -> Tensor:
-        """Of detections at int64 `places` [n] the squares' flat places [n, s * s] on the map; off
-        it that of a cell at its border."""
-        height, width = self.activation.shape[-2:]
-        offset = torch.arange(self.gradient.shape[-1], device=self.gradient.device)
-        y = (self.top[places, None] + offset).clamp(0, height - 1)
-        x = (self.left[places, None] + offset).clamp(0, width - 1)
-        return (y[:, :, None] * width + x[:, None, :]).flatten(1)
+        """Of detections at int64 `places` [n] the squares' `square_cells`, flat: [n, s * s]."""
+        side, size = self.gradient.shape[-1], self.activation.shape[-2:]
+        return square_cells(self.top[places], self.left[places], side, *size).flatten(1)

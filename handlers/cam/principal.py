@@ -21,8 +21,9 @@ from handlers.cam.registry import METHODS, Evidence, looks_at
 LANCZOS_STEPS = 24
 LOOKS = (8, 12, 16, LANCZOS_STEPS)
 ANGLE = 1e-4
-# What float32 makes of the products, as a share of the largest eigenvalue.
-ROUNDING = 3e-7
+# What float32 makes of products over many cells, as a share of the largest eigenvalue, and what it
+# leaves of a residual.
+ROUNDING, CONVERGED = 3e-6, 1e-5
 # Traces of Gram matrices of which all that matters is well within float32's range.
 TRACES = (1e-25, 1e30)
 
@@ -36,7 +37,8 @@ def eigencam(gradient: MapGradient) -> Tensor:
     cells = Cells.of(gradient.activation.reshape(1, channels, -1), height * width)
     (component,) = first_components([cells])
     projection = (component[:, None] @ cells.centred)[0, 0]
-    if projection @ cells.centred[0].sum(0) < 0:
+    summed = cells.centred[0].sum(0)
+    if _at_most_one(projection) @ _at_most_one(summed) < 0:
         projection = -projection
     return projection.view(1, height, width).repeat(len(gradient), 1, 1)
 
@@ -167,7 +169,9 @@ def _leading_of_all(gram: Tensor) -> Tensor:
 def _leading(gram: Tensor) -> tuple[Tensor, Tensor]:
     """The eigenvectors [n, k] of the largest eigenvalues of gram [n, k, k], and for each whether it
     is within ANGLE by Davis and Kahan's theorem: the residual over the gap to the next eigenvalue.
-    (Of eigenvalues that are closer than a millionth the vector is any between theirs.)
+    Two that are close look like one for some steps, and their vector like any between theirs; its
+    residual then is half of what they lie apart. So the residual has to be as small as float32
+    allows as well (of eigenvalues that are closer than that the vector is any between theirs).
 
     Lanczos' method: the best vector in the space of what a few products with the matrix give, which
     is far cheaper than all eigenvectors; not for small matrices, nor where float32's range ends.
@@ -205,10 +209,11 @@ def _lanczos(gram: Tensor) -> tuple[Tensor, Tensor]:
         weights = inner[:, None, :, -1].to(gram.dtype)
         found, product = ((weights @ each)[:, 0] for each in (own, theirs))
         largest = (found * product).sum(-1)
-        error = (product - largest[:, None] * found).norm(dim=-1) + ROUNDING * largest
+        residual = (product - largest[:, None] * found).norm(dim=-1)
+        error = residual + ROUNDING * largest
         # A vector of length 0 would be no vector.
-        whole = (found.norm(dim=-1) - 1).abs() < 1e-3
-        sure = whole & (error <= ANGLE * (largest - values[:, -2]))
+        sure = (found.norm(dim=-1) - 1).abs() < 1e-3
+        sure &= (residual <= CONVERGED * largest) & (error <= ANGLE * (largest - values[:, -2]))
         if bool(sure.all()):
             break
     return found, sure

@@ -12,7 +12,7 @@ from torch import Tensor
 from handlers.cam.gradient import DenseGradient, LocalGradient
 from handlers.detectors.base import Cells
 from handlers.evidence.scene import Piece, Question, in_chunks, jacobian, row_gradients, tapped
-from handlers.evidence.towers import OtherwiseError, dependent_scalars, from_towers, towers_of
+from handlers.evidence.towers import OtherwiseError, Uses, from_towers, towers_of, uses_of
 from handlers.evidence.windows import cut_windows
 from handlers.tap import Tap, masked
 from handlers.targets.registry import Outputs
@@ -69,17 +69,18 @@ def shown_for(question: Question, part: Cells, level: int) -> Shown:
 
 def from_levels(question: Question, part: Cells) -> Iterator[Piece]:
     """On every feature map that emitted some of the detections."""
-    counts: list[int] = []
+    uses: Uses | None = None
     for level in part.level.unique().tolist():
         towers = towers_of(question, part, level)
         if not towers:
             yield from from_cells(question, part, level)
             continue
-        if len(counts) != len(towers):  # levels are alike in what the scalars depend on
-            counts = dependent_scalars(question, part, level, towers)
+        # Levels are alike in what the scalars depend on.
+        if uses is None or len(uses.scalars) != len(towers):
+            uses = uses_of(question, part, level, towers)
         try:
-            yield from from_towers(question, part, level, towers, counts)
-        except OtherwiseError:  # it came before the first piece: the other ways take any head
+            yield from from_towers(question, part, level, towers, uses)
+        except OtherwiseError:  # the other ways take any head, and what came is made anew
             yield from from_cells(question, part, level)
 
 

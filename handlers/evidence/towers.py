@@ -26,7 +26,7 @@ from handlers.detectors.torchvision_base import reach
 from handlers.evidence.chain import Passed, passed
 from handlers.evidence.scene import Piece, Question, in_chunks
 from handlers.evidence.windows import cut_windows, spread_windows
-from handlers.schema import RequestError
+from handlers.targets.registry import Outputs
 
 
 @runtime_checkable
@@ -111,26 +111,25 @@ class OtherwiseError(Exception):
 
 
 @dataclass(frozen=True)
-class Use:
-    """scalars: how many depend on the tower."""
+class Uses:
+    """What the question's scalars need of a level's towers.
 
-    tower: Tower
-    scalars: int
+    scalars: of each tower how many depend on it. outputs: names of what depends on no other tower
+    than these.
+    """
+
+    scalars: list[int]
+    outputs: frozenset[str]
 
 
 def from_towers(
-    question: Question,
-    part: Cells,
-    level: int,
-    towers: Sequence[Tower],
-    counts: Sequence[int],
+    question: Question, part: Cells, level: int, towers: Sequence[Tower], uses: Uses
 ) -> Iterator[Piece]:
-    """For the detections of a level; counts: its `dependent_scalars`. Raises OtherwiseError, before
-    the first of them."""
+    """For the detections of a level. Raises OtherwiseError, as a rule before the first of them."""
     places = torch.where(part.level == level)[0]
-    uses = [Use(*each) for each in zip(towers, counts, strict=True)]
-    run = _on_whole_map if any(each.tower.coupled for each in uses) else _on_windows
-    yield from run(question, part, level, uses, places)
+    used = [each for each, count in zip(towers, uses.scalars, strict=True) if count]
+    run = _on_whole_map if any(each.coupled for each in used) else _on_windows
+    yield from run(question, part, level, towers, uses, places)
 
 
 def _blank(tower: Tower, places: Tensor, like: Tensor) -> Tensor:
@@ -139,32 +138,41 @@ def _blank(tower: Tower, places: Tensor, like: Tensor) -> Tensor:
     return like.new_zeros(len(places), tower.lasts[0].in_channels, side, side)
 
 
-def dependent_scalars(
-    question: Question, part: Cells, level: int, towers: Sequence[Tower]
-) -> list[int]:
-    """How many scalars of a level's detections depend on each of its towers."""
+def uses_of(question: Question, part: Cells, level: int, towers: Sequence[Tower]) -> Uses:
+    """What the scalars of a level's detections need of its towers."""
     maps, places = question.scene.maps[level], torch.where(part.level == level)[0][:1]
-    counts = [0] * len(towers)
     with torch.enable_grad():
         blank = [_blank(each, places, maps).requires_grad_() for each in towers]
-        scalars = _scalars(question, part, level, towers, places, blank)
-        for found in _gradients(scalars, blank):
-            counts = [count + (each is not None) for count, each in zip(counts, found, strict=True)]
-    return counts
+        outputs = _outputs(part, level, towers, places, maps, blank)
+        scalars = [_depends(each, blank) for each in question.scalars(outputs)]
+        counts = [sum(each) for each in zip(*scalars, strict=True)]
+        names = {
+            name
+            for name in outputs.names()
+            for needs in [_depends(outputs[name], blank)]
+            if any(needs)
+            and all(count or not need for count, need in zip(counts, needs, strict=True))
+        }
+    return Uses(counts, frozenset(names))
 
 
-def _scalars(
-    question: Question,
+def _depends(value: Tensor, given: Sequence[Tensor]) -> list[bool]:
+    """For each of what was given whether the value depends on it."""
+    (found,) = _gradients([value], given)
+    return [each is not None for each in found]
+
+
+def _outputs(
     part: Cells,
     level: int,
     towers: Sequence[Tower],
     places: Tensor,
+    maps: Tensor,
     given: Sequence[Tensor],
-) -> Sequence[Tensor]:
-    """The scalars of detections, of the windows [n, C, s, s] around their cells of what each tower
-    gave. The head runs on maps of one cell, without the towers; only its last convolutions run,
-    and are shown the windows."""
-    maps = question.scene.maps[level]
+) -> Outputs:
+    """Those of detections, of the windows [n, C, s, s] around their cells of what each tower gave
+    for a level's maps. The head runs on maps of one cell, without the towers; only its last
+    convolutions run, and are shown the windows."""
     nothing = maps.new_zeros(len(places), maps.shape[1], 1, 1)
     zero = torch.zeros_like(places)
     where = (torch.arange(len(places), device=places.device), zero, zero)
@@ -174,7 +182,7 @@ def _scalars(
                 stack.enter_context(_skipped(module))
             for last in tower.lasts:
                 stack.enter_context(_shown(last, windows))
-        return question.scalars(part.read(part.convolve(nothing, level), places, where))
+        return part.read(part.convolve(nothing, level), places, where)
 
 
 @contextmanager
@@ -221,20 +229,24 @@ def _cropped(maps: Tensor, margin: int) -> Tensor:
     return maps[..., margin : height - margin, margin : width - margin]
 
 
-def _check(question: Question, part: Cells, places: Tensor, scalars: Sequence[Tensor]) -> None:
-    """Raises OtherwiseError if the detector itself came to other scalars: modules may be wired
-    otherwise than they are listed, or be called by functions."""
-    try:
-        assert part.whole is not None  # detectors with chains have it
-        outputs = question.scalars(part.whole.rows(places))
-    except RequestError:  # an output that was not kept, such as FCOS's centerness
-        level = int(part.level[places[0]])
+def _check(
+    question: Question,
+    part: Cells,
+    level: int,
+    places: Tensor,
+    outputs: Outputs,
+    names: frozenset[str],
+) -> None:
+    """Raises OtherwiseError if the detector itself came to other outputs: modules may be wired
+    otherwise than they are listed, or be called by functions. (A target may be the same for all
+    that is large, as a probability is.)"""
+    assert part.whole is not None  # detectors with chains have it
+    expected = part.whole.rows(places)
+    if not all(name in expected for name in names):  # not kept, such as FCOS's centerness
         with torch.no_grad():
-            outputs = question.scalars(part.outputs_at(question.scene.maps[level], level, places))
-    for found, expected in zip(scalars, outputs, strict=True):
-        largest = float(expected.abs().max())
-        if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * largest):
-            raise OtherwiseError
+            expected = part.outputs_at(question.scene.maps[level], level, places)
+    if not Outputs(**{name: outputs[name] for name in names}).close_to(expected):
+        raise OtherwiseError
 
 
 def _gradients(
@@ -251,11 +263,16 @@ def _gradients(
 
 
 def _on_windows(
-    question: Question, part: Cells, level: int, uses: Sequence[Use], places: Tensor
+    question: Question,
+    part: Cells,
+    level: int,
+    towers: Sequence[Tower],
+    uses: Uses,
+    places: Tensor,
 ) -> Iterator[Piece]:
     maps = question.scene.maps[level]
-    seen = (each.tower for each in uses if each.scalars)
-    radius = max((tower.radius + tower.last_radius for tower in seen), default=0)
+    every = list(zip(towers, uses.scalars, strict=True))
+    radius = max((tower.radius + tower.last_radius for tower, used in every if used), default=0)
     for own in in_chunks(len(places), 4 * maps.shape[1] * (2 * radius + 1) ** 2):
         own_places = places[own]
         row, column = part.row[own_places], part.column[own_places]
@@ -263,17 +280,14 @@ def _on_windows(
             leaf, mask = cut_windows(maps, radius, row, column)
             leaf.requires_grad_()
             given = [
-                _shrunk(each.tower, leaf, mask, radius)
-                if each.scalars
-                else _blank(each.tower, own_places, maps)
-                for each in uses
+                _shrunk(tower, leaf, mask, radius) if used else _blank(tower, own_places, maps)
+                for tower, used in every
             ]
-            towers = [each.tower for each in uses]
-            scalars = _scalars(question, part, level, towers, own_places, given)
-            _check(question, part, own_places, scalars)
+            outputs = _outputs(part, level, towers, own_places, maps, given)
+            _check(question, part, level, own_places, outputs, uses.outputs)
             found = [
                 torch.zeros_like(leaf) if each is None else each * mask
-                for (each,) in _gradients(scalars, [leaf])
+                for (each,) in _gradients(question.scalars(outputs), [leaf])
             ]
         yield Piece(
             own_places,
@@ -306,15 +320,22 @@ def _shrunk(tower: Tower, windows: Tensor, mask: Tensor, radius: int) -> Tensor:
 
 
 def _on_whole_map(
-    question: Question, part: Cells, level: int, uses: Sequence[Use], places: Tensor
+    question: Question,
+    part: Cells,
+    level: int,
+    towers: Sequence[Tower],
+    uses: Uses,
+    places: Tensor,
 ) -> Iterator[Piece]:
     maps = question.scene.maps[level].detach()
-    towers = [each.tower for each in uses]
     with torch.no_grad():
-        runs = [passed(each.tower.modules, maps) if each.scalars else None for each in uses]
+        runs = [
+            passed(tower.modules, maps) if used else None
+            for tower, used in zip(towers, uses.scalars, strict=True)
+        ]
     # Of each detection for each scalar its gradient behind each tower, and all of it, if asked for;
     # and on the way one more.
-    kept = 1 + 2 * sum(each.scalars for each in uses)
+    kept = 1 + 2 * sum(uses.scalars)
     for own in in_chunks(len(places), kept * maps.numel()):
         own_places = places[own]
         row, column = part.row[own_places], part.column[own_places]
@@ -326,9 +347,9 @@ def _on_whole_map(
                 for tower, run in zip(towers, runs, strict=True)
             ]
             leaves = [each.requires_grad_() for each in given]
-            scalars = _scalars(question, part, level, towers, own_places, given)
-            _check(question, part, own_places, scalars)
-            found = list(_gradients(scalars, leaves))
+            outputs = _outputs(part, level, towers, own_places, maps, given)
+            _check(question, part, level, own_places, outputs, uses.outputs)
+            found = list(_gradients(question.scalars(outputs), leaves))
         with torch.no_grad():
             evidence = [_back(maps, runs, each, row, column) for each in found]
         yield Piece(own_places, evidence, [question.scene.grid(maps)] * len(own))

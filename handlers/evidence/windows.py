@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from handlers.cam.gradient import gathered
+from handlers.cam.gradient import gathered, square_cells
 
 
 def window_cells(
@@ -17,7 +17,7 @@ def window_cells(
     offset = torch.arange(-reach, reach + 1, device=row.device)
     y, x = row[:, None] + offset, column[:, None] + offset
     inside_y, inside_x = (y >= 0) & (y < height), (x >= 0) & (x < width)
-    cells = y.clamp(0, height - 1)[:, :, None] * width + x.clamp(0, width - 1)[:, None, :]
+    cells = square_cells(row - reach, column - reach, 2 * reach + 1, height, width)
     return cells, inside_y[:, :, None] & inside_x[:, None, :]
 
 

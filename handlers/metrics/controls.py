@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from handlers.smoothing import gaussian_blur
+from handlers.smoothing import bell, gaussian_blur
 
 # The Gaussian's standard deviation along each side of the box, as a share of that side: half of
 # half a side. 0.95^2 = 0.91 of it then lies in the box.
@@ -26,8 +26,10 @@ def gaussian_in_box(
     box: x1, y1, x2, y2 in picture pixels. share: the standard deviation over the box's side.
     """
     x1, y1, x2, y2 = box
-    rows = _bell(torch.arange(height) + 0.5, (y1 + y2) / 2, share * (y2 - y1))
-    columns = _bell(torch.arange(width) + 0.5, (x1 + x2) / 2, share * (x2 - x1))
+    # A box without an area has its whole bell at its middle's nearest pixel.
+    down, across = (max(share * side, 1e-3) for side in (y2 - y1, x2 - x1))
+    rows = bell(torch.arange(height) + 0.5, (y1 + y2) / 2, down)
+    columns = bell(torch.arange(width) + 0.5, (x1 + x2) / 2, across)
     return torch.outer(rows, columns).float()
 
 
@@ -43,8 +45,3 @@ def smooth_random_field(height: int, width: int, seed: int, share: float = FIELD
     field = field - field.min()
     largest = field.max()
     return field / largest if largest > 0 else field
-
-
-def _bell(places: Tensor, middle: float, sigma: float) -> Tensor:
-    # A box without an area has its whole bell at its middle's nearest pixel.
-    return torch.exp(-((places.double() - middle) ** 2) / (2 * max(sigma, 1e-3) ** 2))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +10,7 @@ import torch
 from torch import Tensor
 
 from handlers.explainer import Explainer
-from handlers.images import Geometry
-from handlers.maps import Heat
-from handlers.picture import smoothed
 from handlers.schema import ExplainRequest, RequestError
-from handlers.smoothing import gaussian_blur
 from handlers.tap import NonFiniteError
 from handlers.targets.registry import Outputs
 from tests.conftest import CATEGORIES, random_picture, small_model
@@ -35,35 +30,6 @@ def test_box_score_of_boxes_that_are_not_the_first(explainer: Explainer) -> None
     found = explainer.explain([PICTURE], request)[0]
     assert [each.category for each in found] == [category]
     assert float(found[0].heatmap.max()) > 0
-
-
-def test_maps_are_smoothed_by_their_boxes(explainer: Explainer) -> None:
-    plain = explainer.explain([PICTURE], ALL)[0]
-    smooth = explainer.explain([PICTURE], replace(ALL, smooth=0.3))[0]
-    for before, after in zip(plain, smooth, strict=True):
-        x1, y1, x2, y2 = before.box
-        sigma = 0.3 * ((x2 - x1) * (y2 - y1)) ** 0.5
-        # The same blur of the picture's pixels, but for what bilinear drawing makes of it.
-        on_pixels = gaussian_blur(before.on_picture()[None], sigma)[0]
-        drawn = after.on_picture()
-        assert (
-            float(torch.corrcoef(torch.stack([drawn.flatten(), on_pixels.flatten()]))[0, 1]) > 0.98
-        )
-        assert float(drawn.max()) < 0.9 * float(before.on_picture().max())
-    (together,) = explainer.explain([PICTURE], replace(ALL, sum_boxes=True, smooth=0.3))[0]
-    (rough,) = explainer.explain([PICTURE], replace(ALL, sum_boxes=True))[0]
-    assert 0 < float(together.heatmap.max()) < float(rough.heatmap.max())
-
-
-def test_smoothing_by_hand() -> None:
-    # 21 x 7 cells of 10 x 30 pixels; sides of 60 pixels, so 3 cells across and 1 down.
-    heat = Heat(0, torch.zeros(7, 21), Geometry(210, 210, 420.0, 210.0, 2.0, 1.0))
-    heat.heatmap[3, 10] = 1
-    found = smoothed(heat, [(0.0, 0.0, 40.0, 90.0), (5.0, 5.0, 65.0, 65.0)], 0.5).heatmap
-    peak = float(found[3, 10])
-    assert float(found[3, 13]) == pytest.approx(peak * math.exp(-9 / 18))
-    assert float(found[4, 10]) == pytest.approx(peak * math.exp(-1 / 2))
-    assert float(found.sum()) == pytest.approx(1, rel=0.01)
 
 
 @pytest.mark.parametrize("fields", [{"candidates": 5}, {"box": (1.0, 1.0, 30.0, 30.0)}])
@@ -196,6 +162,9 @@ def test_fused_maps_keep_what_lies_outside_a_box() -> None:
         ({"box": (float("nan"), 0, 1, 1)}, "a tuple of four numbers"),
         ({"box": (5.0, 0, 1, 1)}, "x1 < x2"),
         ({"fuse": True, "save_raw": True}, "fused maps have no gradient"),
+        ({"shared": True}, "center_prior above 0"),
+        ({"shared": True, "center_prior": 0.3, "sum_boxes": True}, "false with sum_boxes"),
+        ({"center_prior": -0.1}, "center_prior: .* a number from 0 to 1"),
         ({"target": None}, "a name, or a function"),
         ({"layer": ["emitting"]}, "layer: .* a string"),
         ({"method": None}, "method: .* a string"),

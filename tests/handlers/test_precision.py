@@ -10,7 +10,7 @@ import torch
 
 from handlers import precision
 from handlers.explainer import Explainer
-from handlers.precision import has_bfloat16_units
+from handlers.precision import exact_float32, has_bfloat16_units
 from handlers.schema import ExplainRequest, RequestError
 from tests.conftest import CATEGORIES, random_picture, small_model
 
@@ -127,6 +127,21 @@ def test_the_real_compiler() -> None:
     exact, fast = explainer("fp32").detect(PICTURES), explainer("fast").detect(PICTURES)
     for one, other in zip(exact, fast, strict=True):
         assert torch.allclose(one.scores, other.scores, atol=0.1)
+
+
+def test_float32_is_exact_inside_and_as_it_was_outside() -> None:
+    outside = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("medium")
+        torch.backends.cudnn.allow_tf32 = True
+        with exact_float32():
+            assert torch.get_float32_matmul_precision() == "highest"
+            assert not torch.backends.cudnn.allow_tf32
+        assert torch.get_float32_matmul_precision() == "medium"
+        assert torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(outside[0])
+        torch.backends.cudnn.allow_tf32 = outside[1]
 
 
 def test_an_unknown_precision_is_refused() -> None:

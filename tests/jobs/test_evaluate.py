@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -214,7 +215,7 @@ def test_a_method_without_a_layer_is_measured_once_and_one_picture_has_no_error(
     assert summary["guided emitting"]["deletion"][1] is None
 
 
-def test_masks_and_smoothing_are_as_asked(
+def test_maps_are_as_asked(
     options: EvaluateOptions, demo: Explainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[ExplainRequest] = []
@@ -224,11 +225,33 @@ def test_masks_and_smoothing_are_as_asked(
         return explained(explainer, request)
 
     monkeypatch.setattr(module, "explained", noted)
-    few = replace(options, methods=("drise",), detections=1, masks=3, smooth=(0.2,), controls=False)
+    maps = ("method=drise masks=3 smooth=0.2", "layer=emitting,pyramid fuse=true target=x1")
+    few = replace(options, methods=(), detections=1, maps=maps, controls=False)
     assert evaluate(few, demo) == 0
-    assert [(each.masks, each.smooth) for each in asked] == [(3, 0.2)]
-    with pytest.raises(ConflictError, match="maps, masks differ"):
-        evaluate(replace(few, masks=4, smooth=(0.0,)), demo)
+    assert asked == [
+        ExplainRequest(method="drise", masks=3, smooth=0.2),
+        ExplainRequest(layer="emitting,pyramid", fuse=True, target="x1"),
+    ]
+    rows = json.loads(Path(options.output, "evaluation.json").read_text())["summary"]
+    assert tuple(rows) == maps
+    with pytest.raises(ConflictError, match="maps differ"):
+        evaluate(replace(few, maps=maps[:1]), demo)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("box=1,2,3,4", "maps: got 'box'; allowed: method=... target=..."),
+        ("odam", "maps: got 'odam'"),
+        ("method=cam", "method: got 'cam'"),
+        ("target=box_score", "target: got 'box_score'; allowed: one that each box"),
+    ],
+)
+def test_maps_that_cannot_be_measured(
+    fields: str, message: str, options: EvaluateOptions, demo: Explainer
+) -> None:
+    with pytest.raises(RequestError, match=re.escape(message)):
+        evaluate(replace(options, maps=(fields,)), demo)
 
 
 def test_too_few_pictures_are_said(
@@ -245,8 +268,8 @@ def test_too_few_pictures_are_said(
 def test_arguments() -> None:
     line = "evaluate --controls --archive a.mar --input in --output out --methods odam,gradcam"
     line += " --layers emitting a+b --detections 7 --target probability --steps 11 --seed 3"
-    line += " --masks 9 --smooth 0 0.2"
-    assert parse(line.split()) == EvaluateOptions(
+    maps = ("method=drise masks=9", "smooth=0.2")
+    assert parse([*line.split(), "--maps", *maps]) == EvaluateOptions(
         "a.mar",
         ("in",),
         "out",
@@ -257,10 +280,9 @@ def test_arguments() -> None:
         detections=7,
         steps=11,
         seed=3,
-        masks=9,
-        smooth=(0.0, 0.2),
+        maps=maps,
     )
-    for wrong in ("--steps 1", "--blur 0", "--growth 0.5", "--detections 0", "--smooth 2"):
+    for wrong in ("--steps 1", "--blur 0", "--growth 0.5", "--detections 0"):
         with pytest.raises(SystemExit) as ended:
             parse(f"evaluate --archive a --input i --output o {wrong}".split())
         assert ended.value.code == 2

@@ -37,7 +37,8 @@ def test_every_option_reaches_the_worker_unchanged() -> None:
     text = """explain --archive s3://b/a.mar --input a.jpg b.jpg --input c --output s3://b/o
         --method odam --target box --layer roi --fuse --category dog --score-threshold 0.25
         --max-detections 7 --box 1 2 3.5 4 --candidates 20 --sum-boxes --batch-size 4
-        --normalize-in-box --smooth 0.2 --ablation tutorial --channels 0.1 --masks 500 --seed 0
+        --normalize-in-box --smooth 0.2 --center-prior 0.3 --ablation tutorial --channels 0.1
+        --masks 500 --seed 0
         --device cuda:1 --precision bf16 --shard-size 9 --overlays all --engine local"""
     options = parse(text.split())
     assert options == JobOptions(
@@ -57,6 +58,7 @@ def test_every_option_reaches_the_worker_unchanged() -> None:
             "sum_boxes": True,
             "normalize_in_box": True,
             "smooth": 0.2,
+            "center_prior": 0.3,
             "ablation": "tutorial",
             "channels": 0.1,
             "masks": 500,
@@ -148,8 +150,11 @@ def test_forms_of_a_request(given: list[str], expected: dict[str, object]) -> No
         (["explain", *NEEDED, "--channels", "0"], "a number above 0, at most 1, got 0"),
         (["explain", *NEEDED, "--channels", "2"], "from 0 to 1, got 2"),
         (["explain", *NEEDED, "--masks", "0"], "at least 1, got 0"),
-        (["explain", *NEEDED, "--seed", "-1"], "from 0 to 2^63 - 1, got -1"),
-        (["explain", *NEEDED, "--seed", "9223372036854775808"], "from 0 to 2^63 - 1, got 9"),
+        (["explain", *NEEDED, "--seed", "-1"], "from 0 to 9223372036854775807, got -1"),
+        (
+            ["explain", *NEEDED, "--seed", "9223372036854775808"],
+            "from 0 to 9223372036854775807, got 9",
+        ),
         (["explain", *NEEDED, "--ablation", "some"], "'fixed', 'tutorial'"),
         (["sweep", *NEEDED[:-1], "o.png"], "required: --layers"),
         (["sweep", *NEEDED, "--layers", "roi"], "ending in .png, .jpg, .jpeg, got out"),

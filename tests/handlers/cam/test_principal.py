@@ -58,7 +58,12 @@ def of_all(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "converges"), [(9, 2, True), (1.4, 1.1, True), (1.02, 1.0199, False)]
+    ("first", "second", "converges"),
+    [
+        *((9, 2, True), (1.4, 1.1, True), (1.02, 1.0199, False)),
+        # So close that they look like one.
+        *((2, 1.9999, False), (2, 1.99992, False), (1.4, 1.39994, False), (2.5, 2.4999, False)),
+    ],
 )
 def test_the_leading_vector_is_that_of_all(
     first: float, second: float, converges: bool, of_all: list[Any]
@@ -98,15 +103,19 @@ def test_cells_outside_count_as_zeros(channels: int, cells: int, outside: int) -
     assert off(first, expected[:1]) < 3e-4
 
 
+@pytest.mark.parametrize("method", ["eigencam", "eigengradcam"])
 @pytest.mark.parametrize("scale", [1e-30, 1e-22, 1e-12, 1e-11, 1.0, 1e8, 1e13, 1e30])
 @pytest.mark.parametrize("size", [(4, 5), (12, 12)])
-def test_values_of_any_size(scale: float, size: tuple[int, int]) -> None:
+def test_values_of_any_size(scale: float, size: tuple[int, int], method: str) -> None:
     torch.manual_seed(0)
     activation = torch.randn(96, *size)
     gradient = torch.randn(3, 96, *size) + torch.randn(3, 96, 1, 1)
-    function = METHODS.get("eigengradcam")
+    function = METHODS.get(method)
     assert function is not None
     expected = function(DenseGradient(activation, gradient))
-    found = function(DenseGradient(activation, gradient * scale))
+    if method == "eigencam":  # of the activation alone
+        found = function(DenseGradient(activation * scale, gradient))
+    else:
+        found = function(DenseGradient(activation, gradient * scale))
     assert torch.allclose(found / scale, expected, atol=1e-3 * float(expected.abs().max()))
     assert float(expected.abs().max()) > 0.1

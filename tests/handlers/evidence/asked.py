@@ -9,7 +9,7 @@ from torch import Tensor
 
 from handlers.evidence.scene import Piece, Question, Scene, Where
 from handlers.explainer import Explainer
-from handlers.precision import exact_convolutions
+from handlers.precision import exact_float32
 from handlers.schema import ExplainRequest
 from handlers.tap import undisturbed
 from handlers.targets.registry import Outputs, find_target
@@ -20,7 +20,7 @@ def evidence(
 ) -> list[list[Piece]]:
     """What `gather` finds for the best two boxes of a picture, of a request with `fields`."""
     request = ExplainRequest(max_detections=2, score_threshold=0.0, **fields)
-    with undisturbed(explainer.detector.model), exact_convolutions():
+    with undisturbed(explainer.detector.model), exact_float32():
         found = explainer.network.find(explainer._prepare(picture))[0]
         entries = found.kept.entries[: request.max_detections]
         part = explainer.detector.part(explainer._part_name(request.target), found, entries)

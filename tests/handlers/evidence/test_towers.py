@@ -75,8 +75,8 @@ def test_gradients_are_those_of_the_whole_head(
     for level in part.level.unique().tolist():
         chains = towers.towers_of(question, part, level)
         assert chains
-        counts = towers.dependent_scalars(question, part, level, chains)
-        for piece in towers.from_towers(question, part, level, chains, counts):
+        uses = towers.uses_of(question, part, level, chains)
+        for piece in towers.from_towers(question, part, level, chains, uses):
             for row, place in enumerate(piece.places.tolist()):
                 slow = one_by_one(question, level, place)
                 assert len(piece.evidence) == len(slow)
@@ -91,16 +91,21 @@ def test_gradients_are_those_of_the_whole_head(
 
 
 @pytest.mark.parametrize(
-    ("target", "counts"),
-    [("class", [1, 0]), ("probability", [1, 1]), ("x1", [0, 1]), ("combined", [1, 4])],
+    ("target", "counts", "outputs"),
+    [
+        ("class", [1, 0], {"logits"}),
+        ("probability", [1, 1], {"logits", "scores", "boxes", "centerness"}),
+        ("x1", [0, 1], {"boxes", "centerness"}),
+        ("combined", [1, 4], {"logits", "scores", "boxes", "centerness"}),
+    ],
 )
-def test_towers_that_scalars_depend_on_are_counted(target: str, counts: list[int]) -> None:
+def test_what_scalars_depend_on(target: str, counts: list[int], outputs: set[str]) -> None:
     question = question_of("fcos_resnet50_fpn", target)
     part = question.part
     assert isinstance(part, Cells)
     level = int(part.level[0])
     chains = towers.towers_of(question, part, level)
-    assert towers.dependent_scalars(question, part, level, chains) == counts
+    assert towers.uses_of(question, part, level, chains) == towers.Uses(counts, frozenset(outputs))
 
 
 @pytest.mark.parametrize(
@@ -227,13 +232,26 @@ def changed(tower: nn.Module, how: str) -> nn.Module:
     return nn.Sequential(convolution, *modules[1:])
 
 
-@pytest.mark.parametrize("how", ["shared ReLU", "residual", "standardised"])
+@pytest.mark.parametrize(
+    ("how", "target"),
+    [
+        *(("shared ReLU", "class"), ("residual", "class"), ("standardised", "class")),
+        ("residual", "probability"),
+    ],
+)
 @pytest.mark.parametrize("architecture", ["fcos_resnet50_fpn", "retinanet_resnet50_fpn"])
-def test_heads_that_are_not_what_they_list(architecture: str, how: str) -> None:
+def test_heads_that_are_not_what_they_list(architecture: str, how: str, target: str) -> None:
     model = copy.deepcopy(small_model(architecture))  # others are given the same one
     head = model.get_submodule("head.classification_head")
     head.conv = changed(head.get_submodule("conv"), how)
-    question = question_of(model, "class")
+    if target == "probability":  # which is about 1 whatever the tower gives
+        last = head.get_submodule("cls_logits")
+        assert isinstance(last, nn.Conv2d)
+        assert last.bias is not None
+        with torch.no_grad():
+            last.weight.mul_(1e-3)
+            last.bias.fill_(7)
+    question = question_of(model, target)
     for piece in pieces(question)[:2]:
         place = int(piece.places[0])
         part = question.part

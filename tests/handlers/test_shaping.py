@@ -1,0 +1,103 @@
+"""What is done to finished maps by their boxes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from handlers.explainer import Explainer
+from handlers.images import Geometry
+from handlers.maps import Heat
+from handlers.metrics.controls import gaussian_in_box
+from handlers.schema import ExplainRequest, RequestError
+from handlers.shaping import centered, smoothed
+from handlers.smoothing import gaussian_blur
+from tests.conftest import CATEGORIES, random_picture, small_model
+
+PICTURE = random_picture(100, 130, seed=2)
+ALL = ExplainRequest(score_threshold=0.0, max_detections=3)
+
+
+def test_maps_are_smoothed_by_their_boxes(explainer: Explainer) -> None:
+    plain = explainer.explain([PICTURE], ALL)[0]
+    smooth = explainer.explain([PICTURE], replace(ALL, smooth=0.3))[0]
+    for before, after in zip(plain, smooth, strict=True):
+        x1, y1, x2, y2 = before.box
+        sigma = 0.3 * ((x2 - x1) * (y2 - y1)) ** 0.5
+        # The same blur of the picture's pixels, but for what bilinear drawing makes of it.
+        on_pixels = gaussian_blur(before.on_picture()[None], sigma)[0]
+        drawn = after.on_picture()
+        assert (
+            float(torch.corrcoef(torch.stack([drawn.flatten(), on_pixels.flatten()]))[0, 1]) > 0.98
+        )
+        assert float(drawn.max()) < 0.9 * float(before.on_picture().max())
+    (together,) = explainer.explain([PICTURE], replace(ALL, sum_boxes=True, smooth=0.3))[0]
+    (rough,) = explainer.explain([PICTURE], replace(ALL, sum_boxes=True))[0]
+    assert 0 < float(together.heatmap.max()) < float(rough.heatmap.max())
+
+
+def test_smoothing_by_hand() -> None:
+    # 21 x 7 cells of 10 x 30 pixels; sides of 60 pixels, so 3 cells across and 1 down.
+    heat = Heat(0, torch.zeros(7, 21), Geometry(210, 210, 420.0, 210.0, 2.0, 1.0))
+    heat.heatmap[3, 10] = 1
+    found = smoothed(heat, [(0.0, 0.0, 40.0, 90.0), (5.0, 5.0, 65.0, 65.0)], 0.5).heatmap
+    peak = float(found[3, 10])
+    assert float(found[3, 13]) == pytest.approx(peak * math.exp(-9 / 18))
+    assert float(found[4, 10]) == pytest.approx(peak * math.exp(-1 / 2))
+    assert float(found.sum()) == pytest.approx(1, rel=0.01)
+
+
+def test_a_center_prior_by_hand() -> None:
+    # 21 x 7 cells of 10 x 30 pixels; a box of 6 x 2 cells about (7, 3), so 3 cells across, 1 down.
+    heat = Heat(0, torch.full((7, 21), 2.0), Geometry(210, 210, 420.0, 210.0, 2.0, 1.0))
+    found = centered(heat, [(40.0, 60.0, 100.0, 120.0)], 0.5).heatmap
+    for column, row in ((6, 2), (7, 3), (10, 4), (20, 0)):
+        across, down = (column + 0.5 - 7) / 3, row + 0.5 - 3
+        expected = 2 * math.exp(-(across**2 + down**2) / 2)
+        assert float(found[row, column]) == pytest.approx(expected)
+    # Of a point it is half a cell wide; of several boxes the larger.
+    both = centered(heat, [(40.0, 60.0, 100.0, 120.0), (155.0, 15.0, 155.0, 15.0)], 0.5).heatmap
+    assert float(both[0, 15]) == pytest.approx(2)
+    assert float(both[1, 15]) == pytest.approx(2 * math.exp(-2))
+    assert float(both[3, 7]) == pytest.approx(float(found[3, 7]))
+
+
+def test_maps_are_weighed_by_their_boxes(explainer: Explainer) -> None:
+    plain = explainer.explain([PICTURE], replace(ALL, smooth=0.3))[0]
+    weighed = explainer.explain([PICTURE], replace(ALL, smooth=0.3, center_prior=0.4))[0]
+    for before, after in zip(plain, weighed, strict=True):
+        expected = before.on_picture() * gaussian_in_box(before.box, 100, 130, 0.4)
+        found = after.on_picture()
+        pair = torch.stack([found.flatten(), expected.flatten()])
+        assert float(torch.corrcoef(pair)[0, 1]) > 0.97
+        assert before.box == after.box
+
+
+@pytest.mark.parametrize("method", ["layercam", "ablationcam"])
+def test_one_map_serves_all_boxes(method: str, explainer: Explainer) -> None:
+    layer = "backbone.body.block2"
+    request = replace(ALL, layer=layer, method=method, channels=0.05)
+    (together,) = explainer.explain([PICTURE], replace(request, sum_boxes=True))[0]
+    each = explainer.explain([PICTURE], replace(request, shared=True, center_prior=0.3))[0]
+    alone = explainer.explain([PICTURE], ALL)[0]
+    assert [(one.index, one.box, one.score) for one in each] == [
+        (one.index, one.box, one.score) for one in alone
+    ]
+    for place, one in enumerate(each):
+        heat = Heat(place, together.heatmap, together.geometry)
+        assert torch.allclose(one.heatmap, centered(heat, [one.box], 0.3).heatmap)
+        assert one.together == ()
+
+
+def test_a_target_of_the_whole_picture_can_be_shared(explainer: Explainer) -> None:
+    request = replace(ALL, target="box_score", layer="pyramid", shared=True, center_prior=0.3)
+    assert [each.index for each in explainer.explain([PICTURE], request)[0]] == [0, 1, 2]
+
+
+def test_maps_that_boxes_have_of_their_own_are_not_shared() -> None:
+    explainer = Explainer.from_model(small_model("fasterrcnn_regnet_small_fpn"), CATEGORIES)
+    with pytest.raises(RequestError, match="layer: got 'roi'; allowed: emitting"):
+        explainer.check(ExplainRequest(layer="roi", shared=True, center_prior=0.3))
