@@ -34,6 +34,14 @@ def square_cells(top: Tensor, left: Tensor, side: int, height: int, width: int) 
     return y[:, :, None] * width + x[:, None, :]
 
 
+def over_cells(values: Tensor, reduced: Callable[..., Tensor]) -> Tensor:
+    """torch.sum or torch.amax over the cells of [n, C, a, b]: [n, C]."""
+    if values.is_contiguous():
+        return reduced(values, (-2, -1))
+    # Rows that lie apart in memory, as of what was pooled: several times faster.
+    return reduced(reduced(values, -2), -1)
+
+
 def weighted_sum(weights: Tensor, maps: Tensor) -> Tensor:
     """sum over k of weights [N, K] times maps [K, h, w]: [N, h, w]."""
     return torch.einsum("nk,khw->nhw", weights, maps)
@@ -100,7 +108,8 @@ class MapGradient(ABC):
         """
         sums = self.gradient.new_zeros(len(self), len(self.activation))
         for window in self.windows():
-            sums[window.index] = function(window.activation, window.gradient).sum((-2, -1))
+            values = function(window.activation, window.gradient)
+            sums[window.index] = over_cells(values, torch.sum)
         return sums
 
     def elementwise(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from handlers.cam.gradient import MapGradient, Window
+from handlers.cam.gradient import MapGradient, Window, over_cells
 from handlers.cam.registry import METHODS
 from handlers.cam.weighting import gradcam_plus_plus_weight
 
@@ -35,7 +35,7 @@ def ssgradcam_plus_plus(gradient: MapGradient) -> Tensor:
     """
     weight = gradcam_plus_plus_weight(gradient)
     # A window has all of its detections' gradients, so that it is enough for their weights.
-    return _with_space_maps(gradient, lambda window: weight(window.gradient).sum((-2, -1)))
+    return _with_space_maps(gradient, lambda window: over_cells(weight(window.gradient), torch.sum))
 
 
 def _with_space_maps(gradient: MapGradient, weights: Callable[[Window], Tensor]) -> Tensor:
@@ -44,7 +44,7 @@ def _with_space_maps(gradient: MapGradient, weights: Callable[[Window], Tensor])
     maps = gradient.gradient.new_zeros(len(gradient), height * width)
     for window in gradient.windows():
         strength = window.gradient.abs()
-        scale = weights(window) / _or_one(strength.amax((-2, -1)))
+        scale = weights(window) / _or_one(over_cells(strength, torch.amax))
         values = scale[:, None] @ (window.activation * strength).flatten(2)
         window.add_to(maps, values[:, 0])
     return maps.view(-1, height, width)
@@ -64,28 +64,31 @@ def gcame(gradient: MapGradient) -> Tensor:
     weights = gradient.mean()
     maps = gradient.gradient.new_zeros(len(gradient), height * width)
     for window in gradient.windows():
-        strength = window.gradient.abs()
+        # Channels last: what follows is of each channel alone, and is fastest side by side.
+        strength = window.gradient.movedim(1, -1).abs().contiguous()
         rows, columns = _gaussians(strength, window.cells, width)
-        rows *= weights[window.index][..., None]
-        values = (window.activation * rows[..., None]).mul_(columns[:, :, None]).sum(1)
-        window.add_to(maps, (values * (strength.amax(1) > 0)).flatten(1))
+        rows *= weights[window.index][:, None]
+        values = window.activation.movedim(1, -1).contiguous()
+        values = (values * rows[:, :, None]).mul_(columns[:, None]).sum(-1)
+        window.add_to(maps, (values * (strength.sum(-1) > 0)).flatten(1))
     return maps.view(-1, height, width)
 
 
 def _gaussians(strength: Tensor, cells: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Each channel's Gaussian along the rows [n, C, a] and the columns [n, C, b] of a window, of
-    which it is the product; strength: |g| [n, C, a, b], cells: the window's, width: of the map."""
+    """Each channel's Gaussian along the rows [n, a, C] and the columns [n, b, C] of a window, of
+    which it is the product; strength: |g| [n, a, b, C], cells: the window's, width: of the map."""
     # Padding cells have no gradient; they are a peak only where nothing is.
-    peak = (strength >= PEAK * strength.amax((-2, -1), keepdim=True)).to(strength)
-    cells = cells.view(-1, *strength.shape[-2:])
-    away, spread = [], torch.zeros_like(strength[..., 0, 0])
-    for place, across in ((cells[:, :, 0] // width, -1), (cells[:, 0] % width, -2)):
-        along, share = place[:, None].to(strength), peak.sum(across)
-        middle = (share * along).sum(-1, keepdim=True) / share.sum(-1, keepdim=True)
+    peak = (strength >= PEAK * strength.amax((1, 2), keepdim=True)).to(strength)
+    cells = cells.view(-1, *strength.shape[1:3])
+    away = []
+    spread = total = torch.zeros_like(strength[:, 0, 0])
+    for place, across in ((cells[:, :, 0] // width, 2), (cells[:, 0] % width, 1)):
+        along, share = place[..., None].to(strength), peak.sum(across)
+        middle = (share * along).sum(1, keepdim=True) / share.sum(1, keepdim=True)
         away.append((along - middle) ** 2)
-        spread += (strength.sum(across) * away[-1]).sum(-1)
-    variance = spread / (2 * _or_one(strength.sum((-2, -1))))
-    variance = variance.clamp(min=LEAST_SPREAD**2)[..., None]
+        mass = strength.sum(across)
+        spread, total = spread + (mass * away[-1]).sum(1), mass.sum(1)
+    variance = (spread / (2 * _or_one(total))).clamp(min=LEAST_SPREAD**2)[:, None]
     rows, columns = (torch.exp(-each / (2 * variance)) for each in away)
     return rows, columns
 
