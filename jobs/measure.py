@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -184,7 +185,8 @@ def _scorings(
     explainer: Explainer, picture: Tensor, boxes: Sequence[Explanation], batch_size: int
 ) -> list[Scoring]:
     """For each box what is left of it in changed pictures: [B, 2], as `similarities`."""
-    ((kept, probabilities),) = _found(explainer, picture[None], batch_size)
+    detections = _Remembered(explainer, batch_size)
+    ((kept, probabilities),) = detections.of(picture[None])
 
     def scoring(place: int) -> Scoring:
         box, label = kept[place], boxes_labels[place]
@@ -193,7 +195,7 @@ def _scorings(
             return torch.stack(
                 [
                     similarities(box, label, probabilities[place], theirs, classes)
-                    for theirs, classes in _found(explainer, pictures, batch_size)
+                    for theirs, classes in detections.of(pictures)
                 ]
             )
 
@@ -203,14 +205,32 @@ def _scorings(
     return [scoring(each.index) for each in boxes]
 
 
-def _found(
-    explainer: Explainer, pictures: Tensor, batch_size: int
-) -> Iterable[tuple[Tensor, Tensor]]:
-    """Of each picture (uint8 [B, 3, H, W]) the reported boxes [N, 4] and their class probabilities
-    [N, K], the background's zero, as for D-RISE."""
-    detector = explainer.detector
-    with undisturbed(detector.model):
-        for _, found in explainer.found([*pictures], batch_size):  # of one size, so in their order
-            scores = found.raw.scores[found.kept.entries.candidate].clone()
-            scores[:, : detector.first_label] = 0
-            yield found.kept.boxes.cpu(), scores.cpu()
+# The reported boxes [N, 4] of a picture and their class probabilities [N, K], the background's
+# zero, as for D-RISE.
+_Detections = tuple[Tensor, Tensor]
+
+
+@dataclass
+class _Remembered:
+    """Detections on pictures, each looked at once: every curve begins and ends with the same."""
+
+    explainer: Explainer
+    batch_size: int
+    known: dict[bytes, _Detections] = field(default_factory=dict)
+
+    def of(self, pictures: Tensor) -> list[_Detections]:
+        """Of each picture (uint8 [B, 3, H, W])."""
+        names = [sha256(each.numpy().tobytes()).digest() for each in pictures]
+        every = dict(zip(names, pictures, strict=True))
+        new = {name: each for name, each in every.items() if name not in self.known}
+        self.known.update(zip(new, self._found(list(new.values())), strict=True))
+        return [self.known[name] for name in names]
+
+    def _found(self, pictures: Sequence[Tensor]) -> Iterable[_Detections]:
+        detector = self.explainer.detector
+        with undisturbed(detector.model):
+            # They are of one size, so come in their order.
+            for _, found in self.explainer.found(pictures, self.batch_size):
+                scores = found.raw.scores[found.kept.entries.candidate].clone()
+                scores[:, : detector.first_label] = 0
+                yield found.kept.boxes.cpu(), scores.cpu()

@@ -123,6 +123,24 @@ def test_a_map_of_the_box_beats_one_of_the_rest(demo: Explainer) -> None:
         assert each["deletion"] >= 0.25
 
 
+def test_what_curves_share_is_looked_at_once(
+    demo: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture, looked = scene_picture(4), []
+    boxes = chosen_boxes(demo, picture, QUICK)
+    found = demo.found
+
+    def noted(pictures: Any, batch_size: Any) -> Any:
+        looked.append(len(pictures))
+        return found(pictures, batch_size)
+
+    monkeypatch.setattr(demo, "found", noted)
+    rows = measure(demo, picture, boxes, {"one": gaussian, "two": random_fields(0)}, QUICK)
+    assert len(rows) == 4
+    # The picture, without all of it, blurred; and of two boxes, maps and curves one in between.
+    assert sum(looked) == 3 + 2 * 2 * 2
+
+
 def test_controls_and_methods_are_of_the_same_boxes(demo: Explainer) -> None:
     picture = scene_picture(4)
     boxes = chosen_boxes(demo, picture, replace(QUICK, per_picture=3))
