@@ -84,7 +84,9 @@ class Explainer:
         self.network = Network(detector, precision)
         self.manifest = manifest
         given = manifest.defaults if manifest else {}
-        self.defaults = ExplainRequest.from_fields({**detector.defaults, **given})
+        self.defaults = ExplainRequest.from_fields(
+            given, ExplainRequest.from_fields(detector.defaults)
+        )
         self._survey: list[LayerInfo] | None = None
         self._footprint = Footprint()
 

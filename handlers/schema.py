@@ -157,7 +157,8 @@ class ExplainRequest:
     def from_fields(
         cls, values: Mapping[str, Any], defaults: ExplainRequest | None = None
     ) -> ExplainRequest:
-        """A request from text or JSON values, on top of `defaults`.
+        """A request from text or JSON values, on top of `defaults`; of these a method that is named
+        takes what shapes its map (SHAPES) from none, so that it is the method's own.
 
         Raises RequestError for an unknown field and for a value of the wrong type or range.
         """
@@ -167,7 +168,8 @@ class ExplainRequest:
             if name not in known:
                 raise RequestError("field", name, ", ".join(known))
             parsed[name] = _parse_field(name, value)
-        return replace(defaults or cls(), **parsed)
+        shapes = {name: getattr(cls, name) for name in SHAPES if "method" in parsed}
+        return replace(defaults or cls(), **{**shapes, **parsed})
 
 
 def _parse_field(name: str, value: Any) -> Any:
@@ -197,6 +199,8 @@ def _parse_field(name: str, value: Any) -> Any:
 
 
 CHANNELS = "a number above 0, at most 1"
+# Fields that change any method's map, and are chosen together with the default one.
+SHAPES = ("smooth", "center_prior", "shared")
 SHARES, SHARE = ("smooth", "center_prior"), "a number from 0 to 1"
 MASKS = "an integer from 1 to 100000"
 SEED = "an integer from 0 to 9223372036854775807"

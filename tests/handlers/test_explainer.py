@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from handlers.detectors.base import Found, Inputs
 from handlers.detectors.registry import DetectorError
 from handlers.explainer import Explainer
 from handlers.images import PictureError
+from handlers.manifest import Manifest
 from handlers.memory import Footprint
 from handlers.schema import ExplainRequest, RequestError
 from tests.conftest import CATEGORIES, random_picture, scene_picture, small_model
@@ -128,6 +130,23 @@ def test_a_picture_does_not_depend_on_its_neighbours(demo: Explainer) -> None:
             assert one.score == pytest.approx(other.score, abs=1e-4)
             assert one.geometry == other.geometry
             assert_close(other.heatmap, one.heatmap)
+
+
+@pytest.mark.parametrize(
+    ("archive", "expected"),
+    [
+        ({}, ExplainRequest(smooth=0.2)),
+        ({"target": "x1"}, ExplainRequest(target="x1", smooth=0.2)),
+        ({"method": "layercam"}, ExplainRequest(method="layercam")),
+    ],
+)
+def test_defaults_are_the_familys_under_the_archives(
+    archive: dict[str, Any], expected: ExplainRequest
+) -> None:
+    model = small_model("fasterrcnn_regnet_small_fpn")
+    manifest = Manifest("demo", "1.0", "none", CATEGORIES, {}, defaults=archive)
+    assert Explainer.from_model(model, CATEGORIES, manifest=manifest).defaults == expected
+    assert ExplainRequest() == ExplainRequest(smooth=0.0)
 
 
 def test_request_chooses_boxes(explainer: Explainer) -> None:

@@ -19,6 +19,19 @@ def test_fields_from_text_and_json() -> None:
 
 
 @pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"target": "x1"}, ExplainRequest(target="x1", smooth=0.2, center_prior=0.3, shared=True)),
+        ({"method": "odam"}, ExplainRequest(target="y1")),
+        ({"method": "layercam", "smooth": 0.1}, ExplainRequest("layercam", "y1", smooth=0.1)),
+    ],
+)
+def test_a_method_that_is_named_is_plain(fields: dict[str, Any], expected: ExplainRequest) -> None:
+    defaults = ExplainRequest(target="y1", smooth=0.2, center_prior=0.3, shared=True)
+    assert ExplainRequest.from_fields(fields, defaults) == expected
+
+
+@pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"methd": "odam"}, "field: got 'methd'; allowed: method, target, layer"),
