@@ -31,8 +31,10 @@ from handlers.layers import (
     INPUT,
     PYRAMID,
     ROI,
+    STAGES,
     LayerInfo,
     find_layer,
+    find_stage,
     layer_names,
     preview,
     survey,
@@ -229,7 +231,9 @@ class Explainer:
     def _where(self, layer: str, target: str | CallableTarget) -> Where:
         if layer == ROI and not self.detector.parts()[self._part_name(target)].pooled:
             raise RequestError("layer", layer, f"{EMITTING}, {PYRAMID}, or a module's name")
-        if layer in self.layers:
+        if layer in STAGES:
+            layer = find_stage(self.survey(), layer, self.detector.sample().tensors.shape[3])
+        elif layer in self.layers:
             return Where(layer)
         name = target if isinstance(target, str) else None  # a function may read anything
         info = find_layer(self.detector, self.survey(), layer, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ PYRAMID = "pyramid"
 # What methods without a layer say theirs is: the pixels of the network input.
 INPUT = "input"
 BACKBONE = "backbone"
+# The backbone's stages by the names of Lin et al. 2017 (FPN), and their strides.
+STAGES = {"C2": 4, "C3": 8, "C4": 16, "C5": 32}
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,44 @@ def find_layer(
     )
 
 
+def find_stage(layers: Sequence[LayerInfo], name: str, side: int) -> str:
+    """The name of the module that gives a stage (one of STAGES): the last of a row of modules of
+    its stride, before the first of another. layers: of a network input that is `side` wide.
+
+    Raises RequestError if the backbone has no such stage.
+    """
+    # Rounded, since 300 pixels make maps of 38, 19 and 10 cells.
+    strides = {
+        each.name: 2 ** round(math.log2(side / each.shape[3]))
+        for each in layers
+        if each.part == BACKBONE and each.shape is not None and len(each.shape) == 4
+    }
+    children: dict[str, list[str]] = {}
+    for each in layers:
+        children.setdefault(each.name.rpartition(".")[0], []).append(each.name)
+
+    def inside(parent: str) -> str | None:
+        found = None
+        for child in children.get(parent, []):
+            stride = strides.get(child)
+            if stride == STAGES[name]:
+                found = child
+            elif found is not None and stride is not None:
+                return found
+            elif found is None and (stride is None or stride > STAGES[name]):
+                found = inside(child)
+                if found is not None:
+                    return found
+        return found
+
+    module = inside("")
+    if module is None:
+        raise RequestError(
+            "layer", name, f"a module's name: the backbone has no stride {STAGES[name]}"
+        )
+    return module
+
+
 def near(name: str, names: Iterable[str]) -> list[str]:
     """Some of `names` that may have been meant: children, misspellings, what lies beside it."""
     names = list(names)
@@ -190,9 +231,9 @@ def near(name: str, names: Iterable[str]) -> list[str]:
 
 
 def layer_names(detector: Detector) -> list[str]:
-    """The layers that are no modules."""
+    """The layers that are no modules, or modules by another name."""
     pooled = any(kind.pooled for kind in detector.parts().values())
-    return [EMITTING, *([ROI] if pooled else []), PYRAMID]
+    return [EMITTING, *([ROI] if pooled else []), PYRAMID, *STAGES]
 
 
 def preview(layers: Sequence[LayerInfo], target: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from handlers.evidence.scene import Question, Scene, Where
 from handlers.maps import Heat, fused, heatmaps, joint_heatmaps
 from handlers.outcome import Chosen
 from handlers.schema import ExplainRequest, Explanation, RequestError
-from handlers.shaping import Corners, centered, handed_out, smoothed
+from handlers.shaping import Corners, apart, centered, handed_out, smoothed
 from handlers.tap import NonFiniteError, all_finite
 from handlers.targets.registry import Outputs, find_target
 
@@ -49,16 +49,16 @@ def explain_picture(
     categories: Sequence[str],
 ) -> list[Explanation]:
     """The explanations that a request asks for: box by box, and of each box layer by layer."""
-    asked = replace(request, sum_boxes=True, shared=False) if request.shared else request
-    several = [_heats(scene, subject, asked, where) for where in layers]
+    facts = Facts.of(scene, subject, categories)
+    groups = _groups(facts, request)
+    several = [_heats(scene, subject, request, groups, where) for where in layers]
     if request.shared:
-        several = [handed_out(heats, len(subject.chosen)) for heats in several]
+        several = [handed_out(heats, groups) for heats in several]
     names = [where.name for where in layers]
     rows = list(zip(*several, strict=True))
     if request.fuse and len(layers) > 1:
         rows, names = [(fused(row),) for row in rows], ["+".join(names)]
     together = len(rows) < len(subject.chosen) or request.sum_boxes
-    facts = Facts.of(scene, subject, categories)
     return [
         _explanation(subject, facts, request, (name, heat), together)
         for row in rows
@@ -66,9 +66,21 @@ def explain_picture(
     ]
 
 
-def _heats(scene: Scene, subject: Subject, request: ExplainRequest, where: Where) -> list[Heat]:
+# Places of chosen boxes that have an explanation together; none where each has its own.
+Groups = Sequence[Sequence[int]]
+
+
+def _groups(facts: Facts, request: ExplainRequest) -> Groups:
+    if request.shared:
+        return apart(facts.boxes, request.center_prior)
+    return [range(len(facts.boxes))] if request.sum_boxes else []
+
+
+def _heats(
+    scene: Scene, subject: Subject, request: ExplainRequest, groups: Groups, where: Where
+) -> list[Heat]:
     found = find_target(request.target) if isinstance(request.target, str) else None
-    if found is not None and not found[0].joint and not request.sum_boxes:
+    if found is not None and not found[0].joint and not groups:
         target, argument = found
 
         def scalars(outputs: Outputs) -> list[Tensor]:
@@ -78,7 +90,7 @@ def _heats(scene: Scene, subject: Subject, request: ExplainRequest, where: Where
         return heatmaps(question, where, request)
 
     def joint_scalars(outputs: Outputs) -> list[list[Tensor]]:
-        explained = _joint_scalars(outputs, scene, subject, request)
+        explained = _joint_scalars(outputs, scene, subject, request, groups)
         return [_finite(values) for values in explained]
 
     if evidence_of(request.method) in (Evidence.GRADIENT, Evidence.ACTIVATION):
@@ -100,14 +112,15 @@ def _finite(values: list[Tensor]) -> list[Tensor]:
 
 
 def _joint_scalars(
-    outputs: Outputs, scene: Scene, subject: Subject, request: ExplainRequest
+    outputs: Outputs, scene: Scene, subject: Subject, request: ExplainRequest, groups: Groups
 ) -> list[list[Tensor]]:
     if isinstance(request.target, str):
         found = find_target(request.target)
         assert found is not None  # Explainer.check has seen it
         target, argument = found
         if not target.joint:
-            return [[each.sum() for each in target.scalars(outputs, argument)]]
+            scalars = target.scalars(outputs, argument)
+            return [[each[list(group)].sum() for each in scalars] for group in groups]
         outputs = _in_picture(outputs, scene, subject)
         return [target.scalars(outputs, argument)]
     value = request.target(_in_picture(outputs, scene, subject))
@@ -117,10 +130,10 @@ def _joint_scalars(
         raise RequestError(
             "target", f"{request.target_name}, which gave {got}", f"a tensor of [], [1], [{number}]"
         )
-    if value.shape != (number,) or (number == 1 and request.sum_boxes):
+    if value.shape != (number,) or (number == 1 and groups):
         return [[value.reshape(())]]
     own = value[subject.places]
-    return [[own.sum()]] if request.sum_boxes else [[each] for each in own]
+    return [[own[list(group)].sum()] for group in groups] if groups else [[each] for each in own]
 
 
 def _in_picture(outputs: Outputs, scene: Scene, subject: Subject) -> Outputs:

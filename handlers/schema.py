@@ -48,7 +48,8 @@ class ExplainRequest:
         element it is explained by one map for the picture, with [N] by one for each box. It gets
         all that was reported, or with `box` and `candidates` those candidates.
     layer: None or "emitting" for the feature map that emitted the box; "roi" for its pooled
-        features; "pyramid" for all maps together; or a module by its name in `named_modules()`.
+        features; "pyramid" for all maps together; "C2", "C3", "C4" or "C5" for the backbone's stage
+        of stride 4, 8, 16 or 32; or a module by its name in `named_modules()`.
         Several, with commas between them, give an explanation each.
     fuse: of several layers give one explanation: the mean of their maps, each divided by its
         maximum, on the finest of their grids.
@@ -62,8 +63,9 @@ class ExplainRequest:
     candidates: explain so many of the strongest candidates before suppression instead, whatever
         they score; 0 for none.
     sum_boxes: one explanation for all chosen boxes together: of the sum of their targets.
-    shared: an explanation for each box at the cost of one: the map of the sum of all their targets,
-        of which each box's `center_prior`, above 0, cuts out its own.
+    shared: an explanation for each box at the cost of a few: boxes whose `center_prior`, which is
+        to be above 0, do not overlap have one map together, of the sum of their targets, of which
+        each cuts out its own.
     save_raw: keep activation and gradient in each explanation (large).
     normalize_in_box: pictures show each map inside its box alone, from its least value there (0) to
         its largest (1); where boxes overlap the larger value. The map itself stays as it is.

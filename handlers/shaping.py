@@ -50,8 +50,33 @@ def _along(first: float, last: float, cells: int, share: float) -> Tensor:
     return bell(middles, (first + last) / 2, max(0.5, share * abs(last - first))).float()
 
 
-def handed_out(heats: Sequence[Heat], number: int) -> list[Heat]:
-    """One map of several boxes together for each of so many; as it is if there are several."""
-    if len(heats) > 1:
-        return list(heats)
-    return [replace(heat, place=place) for heat in heats for place in range(number)]
+def apart(boxes: Sequence[Corners], share: float) -> list[list[int]]:
+    """Places of boxes in groups, in each of which no two center priors of that share overlap, up to
+    two standard deviations from their middles: each box in the first group that has room for it."""
+    groups: list[list[int]] = []
+    seen = [_reach(each, share) for each in boxes]
+    for place, (x1, y1, x2, y2) in enumerate(seen):
+        for group in groups:
+            others = (seen[other] for other in group)
+            if all(x2 <= o[0] or o[2] <= x1 or y2 <= o[1] or o[3] <= y1 for o in others):
+                group.append(place)
+                break
+        else:
+            groups.append([place])
+    return groups
+
+
+def _reach(box: Corners, share: float) -> Corners:
+    x1, y1, x2, y2 = box
+    across, down = 2 * share * (x2 - x1), 2 * share * (y2 - y1)
+    x, y = (x1 + x2) / 2, (y1 + y2) / 2
+    return x - across, y - down, x + across, y + down
+
+
+def handed_out(heats: Sequence[Heat], groups: Sequence[Sequence[int]]) -> list[Heat]:
+    """The map of each group for each of its boxes, by their places; one of all for all."""
+    if len(heats) == 1:
+        groups = [[place for group in groups for place in group]]
+    pairs = zip(heats, groups, strict=True)
+    every = [replace(heat, place=place) for heat, group in pairs for place in group]
+    return sorted(every, key=lambda heat: heat.place)

@@ -305,8 +305,8 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         "--shared",
         action="store_true",
         default=None,
-        help="one backward pass for all boxes of a picture: of the sum of their targets, of which"
-        " each box's --center-prior cuts out its own",
+        help="one map for boxes that lie apart: of the sum of their targets, of which each box's"
+        " --center-prior cuts out its own; it costs less where there are many",
     )
     group.add_argument(
         "--ablation",

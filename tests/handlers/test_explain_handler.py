@@ -62,7 +62,7 @@ def test_a_batch_of_everything(handler: ExplainHandler) -> None:
     assert len(explained["explanations"]) == len(predicted) > 0
     assert broken["error"]["type"] == "PictureError"
     assert described["name"] == "demo"
-    assert described["layers"] == ["emitting", "roi", "pyramid"]
+    assert described["layers"] == ["emitting", "roi", "pyramid", "C2", "C3", "C4", "C5"]
     assert {each["heatmap"]["width"] for each in roi["explanations"]} == {7}
     assert "emitting, roi" in unknown["error"]["message"]
 

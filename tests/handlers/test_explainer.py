@@ -173,7 +173,7 @@ def test_no_detections_give_no_explanations(explainer: Explainer) -> None:
     [
         ("method", "gradcamm", "gradcam, gradcam++"),
         ("target", "clas", "box, box_score, class, combined, height, objectness, probability"),
-        ("layer", "backbone.body.layer9", "emitting, roi, pyramid, backbone.body"),
+        ("layer", "backbone.body.layer9", "emitting, roi, pyramid, C2, C3, C4, C5, backbone.body"),
         ("category", "dgo", "cat, dog, bird, fish"),
     ],
 )

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from handlers.explainer import Explainer
+from handlers.layers import STAGES, find_stage
 from handlers.schema import ExplainRequest, RequestError
-from tests.conftest import random_picture
+from tests.conftest import CATEGORIES, random_picture, small_model
 
 PICTURE = random_picture(120, 160)
 CONV = "backbone.body.block2.block2-0.proj.0"
@@ -37,6 +38,7 @@ def test_survey_names_parts_shapes_and_targets(explainer: Explainer) -> None:
         ("roi_heads.box_head.fc6", "class", r"fc6, which gives \[\d+, 256\]"),
         ("rpn.head.conv", "class", "rpn.head.conv, which has no part in the target class"),
         ("roi", "objectness", "allowed: emitting, pyramid, or a module's name"),
+        ("C2,roj", "class", "got 'roj'; allowed: emitting, roi, pyramid, C2, C3, C4, C5, "),
         ("emitting,roj", "class", "got 'roj'; allowed: emitting, roi, pyramid"),
         ("", "class", "got ''"),
         ("head.foo", "class", "allowed: emitting, roi, pyramid, "),
@@ -103,6 +105,37 @@ def test_raw_activation_and_gradient_make_the_map(explainer: Explainer) -> None:
 def test_boxes_together_have_no_pooled_map(explainer: Explainer, fields: dict[str, bool]) -> None:
     with pytest.raises(RequestError, match="boxes together have none"):
         explainer.check(ExplainRequest(layer="roi", **fields))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "stages"),
+    [
+        ("fasterrcnn_resnet50_fpn", "body.layer1 body.layer2 body.layer3 body.layer4"),
+        ("fasterrcnn_mobilenet_v3_large_320_fpn", "body.3 body.6 body.12 body.16"),
+        ("ssd300_vgg16", "features.15 features extra.0 extra.1"),
+        ("ssdlite320_mobilenet_v3_large", "features.0.3 features.0.6 features.0 features.1"),
+    ],
+)
+def test_stages_by_their_names(architecture: str, stages: str) -> None:
+    explainer = Explainer.from_model(small_model(architecture), CATEGORIES)
+    side = explainer.detector.sample().tensors.shape[3]
+    found = [find_stage(explainer.survey(), name, side) for name in STAGES]
+    assert found == [f"backbone.{each}" for each in stages.split()]
+
+
+def test_a_stage_is_explained_by_its_module(explainer: Explainer) -> None:
+    by_stage, by_name = (
+        explainer.explain([PICTURE], ExplainRequest(layer=layer, score_threshold=0))[0]
+        for layer in ("C3", "backbone.body.block2")
+    )
+    assert {each.layer for each in by_stage} == {"backbone.body.block2"}
+    assert all(
+        torch.equal(one.heatmap, other.heatmap)
+        for one, other in zip(by_stage, by_name, strict=True)
+    )
+    shallow = [each for each in explainer.survey() if each.name.count(".") < 2]
+    with pytest.raises(RequestError, match=r"got 'C4'; allowed: a module's name: .* stride 16"):
+        find_stage(shallow, "C4", 256)
 
 
 def test_layers_named_twice_count_once() -> None:

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from handlers.explainer import Explainer
 from handlers.images import Geometry
 from handlers.maps import Heat
 from handlers.metrics.controls import gaussian_in_box
-from handlers.schema import ExplainRequest, RequestError
-from handlers.shaping import centered, smoothed
+from handlers.schema import ExplainRequest, Explanation, RequestError
+from handlers.shaping import apart, centered, smoothed
 from handlers.smoothing import gaussian_blur
+from handlers.targets.registry import Outputs
 from tests.conftest import CATEGORIES, random_picture, small_model
 
 PICTURE = random_picture(100, 130, seed=2)
@@ -76,20 +79,54 @@ def test_maps_are_weighed_by_their_boxes(explainer: Explainer) -> None:
         assert before.box == after.box
 
 
-@pytest.mark.parametrize("method", ["layercam", "ablationcam"])
-def test_one_map_serves_all_boxes(method: str, explainer: Explainer) -> None:
-    layer = "backbone.body.block2"
-    request = replace(ALL, layer=layer, method=method, channels=0.05)
-    (together,) = explainer.explain([PICTURE], replace(request, sum_boxes=True))[0]
-    each = explainer.explain([PICTURE], replace(request, shared=True, center_prior=0.3))[0]
-    alone = explainer.explain([PICTURE], ALL)[0]
-    assert [(one.index, one.box, one.score) for one in each] == [
-        (one.index, one.box, one.score) for one in alone
-    ]
-    for place, one in enumerate(each):
-        heat = Heat(place, together.heatmap, together.geometry)
-        assert torch.allclose(one.heatmap, centered(heat, [one.box], 0.3).heatmap)
-        assert one.together == ()
+def test_boxes_that_lie_apart_share_a_group() -> None:
+    # Sides of 10: a prior of 0.3 reaches 6 from the middle.
+    boxes = [(x, 0.0, x + 10, 10.0) for x in (0.0, 11.0, 12.0, 24.0)]
+    assert apart(boxes, 0.3) == [[0, 2, 3], [1]]
+    assert apart(boxes, 0.5) == [[0, 3], [1], [2]]
+    assert apart([], 0.3) == []
+    assert apart([(0.0, 0.0, 9.0, 9.0), (0.0, 30.0, 9.0, 39.0)], 0.5) == [[0, 1]]
+
+
+def shared_maps(
+    explainer: Explainer, groups: list[list[int]], monkeypatch: pytest.MonkeyPatch, **fields: Any
+) -> list[Explanation]:
+    monkeypatch.setattr("handlers.picture.apart", lambda boxes, share: groups)
+    request = replace(ALL, shared=True, center_prior=0.3, **fields)
+    return explainer.explain([PICTURE], request)[0]
+
+
+def assert_same(found: Explanation, expected: Tensor) -> None:
+    assert torch.allclose(found.heatmap, expected, atol=1e-4 * float(expected.max()))
+
+
+@pytest.mark.parametrize("target", ["class", "combined", lambda outputs: outputs["scores"]])
+@pytest.mark.parametrize("method", ["layercam", "ablationcam", "fullgrad", "guidedgradcam"])
+def test_a_group_of_one_has_the_boxs_own_map(
+    method: str, target: Any, explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields: dict[str, Any] = {"method": method, "target": target}
+    if method in ("layercam", "ablationcam"):
+        fields["layer"] = "C5"
+    found = shared_maps(explainer, [[0], [2], [1]], monkeypatch, **fields)
+    own = explainer.explain([PICTURE], replace(ALL, center_prior=0.3, **fields))[0]
+    for each, expected in zip(found, own, strict=True):
+        assert (each.index, each.box, each.together) == (expected.index, expected.box, ())
+        assert_same(each, expected.heatmap)
+
+
+def test_a_group_has_the_map_of_its_sum(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def total(outputs: Outputs) -> Tensor:
+        return outputs.own("logits")[[0, 2]].sum()
+
+    fields: dict[str, Any] = {"method": "layercam", "layer": "C3"}
+    found = shared_maps(explainer, [[0, 2], [1]], monkeypatch, **fields)
+    (together,) = explainer.explain([PICTURE], replace(ALL, target=total, **fields))[0]
+    heat = Heat(0, together.heatmap, together.geometry)
+    for place in (0, 2):
+        assert_same(found[place], centered(heat, [found[place].box], 0.3).heatmap)
 
 
 def test_a_target_of_the_whole_picture_can_be_shared(explainer: Explainer) -> None:
