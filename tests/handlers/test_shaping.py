@@ -107,7 +107,7 @@ def test_a_group_of_one_has_the_boxs_own_map(
 ) -> None:
     fields: dict[str, Any] = {"method": method, "target": target}
     if method in ("layercam", "ablationcam"):
-        fields["layer"] = "C5"
+        fields |= {"layer": "C5", "channels": 0.05}
     found = shared_maps(explainer, [[0], [2], [1]], monkeypatch, **fields)
     own = explainer.explain([PICTURE], replace(ALL, center_prior=0.3, **fields))[0]
     for each, expected in zip(found, own, strict=True):
