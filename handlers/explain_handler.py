@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ts.context import Context
@@ -79,7 +80,7 @@ class ExplainHandler:
     def _affordable(self, request: ExplainRequest) -> ExplainRequest:
         most = self.explainer.resolved(request).max_detections
         assert most is not None  # it is resolved
-        if request.box or request.sum_boxes or request.shared:
+        if request.box or request.sum_boxes:
             most = 1
         return messages.affordable(request, request.candidates or most)
 
@@ -97,6 +98,7 @@ class ExplainHandler:
             "methods": self.explainer.methods,
             "targets": self.explainer.targets,
             "layers": self.explainer.layers,
+            "defaults": asdict(self.explainer.defaults),
             "formats": list(messages.WRITERS),
             "torch": manifest.torch,
             "torchvision": manifest.torchvision,

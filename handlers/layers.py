@@ -196,21 +196,23 @@ def find_stage(layers: Sequence[LayerInfo], name: str, side: int) -> str:
     for each in layers:
         children.setdefault(each.name.rpartition(".")[0], []).append(each.name)
 
-    def inside(parent: str) -> str | None:
-        found = None
+    def inside(parent: str, found: str | None) -> tuple[str | None, bool]:
+        """The last module of the row that goes on in there, and whether it ends there."""
         for child in children.get(parent, []):
             stride = strides.get(child)
             if stride == STAGES[name]:
                 found = child
-            elif found is not None and stride is not None:
-                return found
-            elif found is None and (stride is None or stride > STAGES[name]):
-                found = inside(child)
-                if found is not None:
-                    return found
-        return found
+            elif stride is None:  # a container; a row may go on in one, not behind it
+                inner, ended = inside(child, found)
+                if ended or inner != found:
+                    return inner, True
+            elif found is not None:
+                return found, True
+            elif stride > STAGES[name]:
+                return inside(child, None)[0], True
+        return found, False
 
-    module = inside("")
+    module, _ = inside("", None)
     if module is None:
         raise RequestError(
             "layer", name, f"a module's name: the backbone has no stride {STAGES[name]}"

@@ -33,6 +33,10 @@ class Subject:
     places: Tensor
 
 
+# Places of boxes, of each group.
+Groups = Sequence[Sequence[int]]
+
+
 def reads_whole_picture(request: ExplainRequest) -> bool:
     """The target is a function of all outputs of the picture."""
     if not isinstance(request.target, str):
@@ -52,7 +56,7 @@ def explain_picture(
     facts = Facts.of(scene, subject, categories)
     groups = _groups(facts, request)
     several = [_heats(scene, subject, request, groups, where) for where in layers]
-    if request.shared:
+    if request.shared and groups:
         several = [handed_out(heats, groups) for heats in several]
     names = [where.name for where in layers]
     rows = list(zip(*several, strict=True))
@@ -66,11 +70,10 @@ def explain_picture(
     ]
 
 
-# Places of chosen boxes that have an explanation together; none where each has its own.
-Groups = Sequence[Sequence[int]]
-
-
 def _groups(facts: Facts, request: ExplainRequest) -> Groups:
+    """Places of chosen boxes that have a map together; none where each has its own."""
+    if evidence_of(request.method) is Evidence.MASKS and not request.sum_boxes:
+        return []  # masked pictures are all boxes' anyway
     if request.shared:
         return apart(facts.boxes, request.center_prior)
     return [range(len(facts.boxes))] if request.sum_boxes else []

@@ -25,14 +25,17 @@ BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
 def exact_float32() -> Iterator[None]:
     """float32 means float32: by default cuDNN rounds convolutions to TF32's ten bits, and a program
     around this one may have allowed the same, or bfloat16, for matrix products."""
-    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
+    backends: Any = torch.backends
+    mkldnn = backends.mkldnn
+    kinds = [backends.cuda.matmul, backends.cudnn.conv, mkldnn.matmul, mkldnn.conv]
+    before = [kind.fp32_precision for kind in kinds]
+    for kind in kinds:
+        kind.fp32_precision = "ieee"
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before[0]
-        torch.set_float32_matmul_precision(before[1])
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
 
 
 def device_named(name: str) -> torch.device:

@@ -170,8 +170,12 @@ class ExplainRequest:
             if name not in known:
                 raise RequestError("field", name, ", ".join(known))
             parsed[name] = _parse_field(name, value)
-        shapes = {name: getattr(cls, name) for name in SHAPES if "method" in parsed}
-        return replace(defaults or cls(), **{**shapes, **parsed})
+        reset = SHAPES if "method" in parsed else ()
+        if parsed.get("sum_boxes") or parsed.get("center_prior") == 0:
+            reset = (*reset, "shared")  # which goes with neither
+        return replace(
+            defaults or cls(), **{**{name: getattr(cls, name) for name in reset}, **parsed}
+        )
 
 
 def _parse_field(name: str, value: Any) -> Any:

@@ -52,7 +52,8 @@ def _along(first: float, last: float, cells: int, share: float) -> Tensor:
 
 def apart(boxes: Sequence[Corners], share: float) -> list[list[int]]:
     """Places of boxes in groups, in each of which no two center priors of that share overlap, up to
-    two standard deviations from their middles: each box in the first group that has room for it."""
+    two standard deviations from their middles: each box in the first group that has room for it.
+    (Boxes smaller than a map's cells have wider priors, which neighbours then show in.)"""
     groups: list[list[int]] = []
     seen = [_reach(each, share) for each in boxes]
     for place, (x1, y1, x2, y2) in enumerate(seen):

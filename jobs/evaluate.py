@@ -158,8 +158,9 @@ def _makers(options: EvaluateOptions, explainer: Explainer) -> dict[str, Maker]:
     if options.controls:
         makers |= {GAUSSIAN: gaussian, RANDOM: random_fields(options.seed)}
     for name, fields in _wanted(options):
-        target = options.target or explainer.defaults.target_name
-        request = ExplainRequest.from_fields({"target": target, **fields})
+        target, method = options.target, explainer.defaults.method
+        target = target or explainer.defaults.target_name
+        request = ExplainRequest.from_fields({"method": method, "target": target, **fields})
         explainer.check(request)
         if reads_whole_picture(request):
             raise RequestError("target", request.target_name, "one that each box has its own of")
@@ -175,9 +176,11 @@ def _wanted(options: EvaluateOptions) -> Iterator[tuple[str, dict[str, str]]]:
             fields = {"method": method, "layer": layer.replace("+", ","), "fuse": fuse}
             yield f"{method} {layer}", fields
     for name in options.maps:
-        fields = dict(each.partition("=")[::2] for each in name.split())
-        for field in fields.keys() - MAP_FIELDS:
-            raise RequestError("maps", field, " ".join(f"{each}=..." for each in MAP_FIELDS))
+        pairs = [each.partition("=")[::2] for each in name.split()]
+        fields = dict(pairs)
+        if len(fields) < len(pairs) or not fields.keys() <= set(MAP_FIELDS):
+            allowed = " ".join(f"{each}=..." for each in MAP_FIELDS)
+            raise RequestError("maps", name, f"each at most once: {allowed}")
         yield name, fields
 
 

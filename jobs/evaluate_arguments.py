@@ -24,9 +24,8 @@ def add_evaluate(parser: argparse.ArgumentParser, add_places: Add, add_machine: 
     parser.add_argument(
         "--methods",
         nargs="+",
-        default=EvaluateOptions.methods,
         metavar="METHOD",
-        help=f"default: {' '.join(EvaluateOptions.methods)}",
+        help=f"default: {' '.join(EvaluateOptions.methods)}; with --maps none",
     )
     parser.add_argument(
         "--layers",
@@ -41,8 +40,8 @@ def add_evaluate(parser: argparse.ArgumentParser, add_places: Add, add_machine: 
         nargs="+",
         default=EvaluateOptions.maps,
         metavar="FIELDS",
-        help="more maps, each by the fields of its request, such as 'method=layercam"
-        " layer=emitting,roi fuse=true smooth=0.2'",
+        help="maps by the fields of their requests, such as 'method=layercam layer=emitting,roi"
+        " fuse=true smooth=0.2'",
     )
     parser.add_argument("--target", help="what to explain, e.g. class (default: the archive's)")
     for name, kind, text in (

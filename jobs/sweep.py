@@ -11,7 +11,7 @@ from handlers.grid import Block, draw_grid
 from handlers.images import PictureError, decode_picture
 from handlers.method_check import without_layer
 from handlers.render import caption, encode_jpeg, overlay, resized
-from handlers.schema import ExplainRequest, Explanation
+from handlers.schema import SHAPES, ExplainRequest, Explanation
 from jobs.errors import DONE, UsageError
 from jobs.names import shortened
 from jobs.options import SweepOptions
@@ -41,9 +41,14 @@ def sweep(options: SweepOptions, explainer: Explainer) -> int:
     explainer.check(defaults)
     layers = expand(options.layers, explainer, defaults.target_name)
     _check_size(len(layers), len(options.methods), 1)
+    shapes = {name: value for name, value in options.request.items() if name in SHAPES}
     requests = [
         ExplainRequest.from_fields(
-            {"method": method, "layer": None if without_layer(method) else ",".join(layers)},
+            {
+                "method": method,
+                "layer": None if without_layer(method) else ",".join(layers),
+                **shapes,
+            },
             defaults,
         )
         for method in dict.fromkeys(options.methods)

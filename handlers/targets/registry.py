@@ -72,8 +72,9 @@ def _tolerance(values: Tensor) -> float:
     if not finite.numel():
         return 0.0
     least, most = (float(each) for each in finite.aminmax())
-    # Logits may be one large bias and, beside it, little of what is explained.
-    return max(1e-3 * (most - least), 1e-5 * max(most, -least))
+    # Logits may be one large bias and, beside it, little of what is explained. A single value has
+    # no spread.
+    return max(1e-3 * (most - least), 1e-5 * max(most, -least, 1.0))
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,8 @@ def test_a_batch_of_everything(handler: ExplainHandler) -> None:
     assert len(explained["explanations"]) == len(predicted) > 0
     assert broken["error"]["type"] == "PictureError"
     assert described["name"] == "demo"
+    assert described["defaults"]["method"] == "odam"
+    assert described["defaults"]["smooth"] == 0.2
     assert described["layers"] == ["emitting", "roi", "pyramid", "C2", "C3", "C4", "C5"]
     assert {each["heatmap"]["width"] for each in roi["explanations"]} == {7}
     assert "emitting, roi" in unknown["error"]["message"]

@@ -9,6 +9,8 @@ from handlers.explainer import Explainer
 from handlers.layers import STAGES, find_stage
 from handlers.schema import ExplainRequest, RequestError
 from tests.conftest import CATEGORIES, random_picture, small_model
+from tests.handlers.detectors.tiny_transformers import CATEGORIES as TINY_CATEGORIES
+from tests.handlers.detectors.tiny_transformers import tiny_model
 
 PICTURE = random_picture(120, 160)
 CONV = "backbone.body.block2.block2-0.proj.0"
@@ -121,6 +123,14 @@ def test_stages_by_their_names(architecture: str, stages: str) -> None:
     side = explainer.detector.sample().tensors.shape[3]
     found = [find_stage(explainer.survey(), name, side) for name in STAGES]
     assert found == [f"backbone.{each}" for each in stages.split()]
+
+
+@pytest.mark.parametrize("family", ["detr", "rt_detr"])
+def test_stages_of_transformers(family: str) -> None:
+    explainer = Explainer.from_model(tiny_model(family), TINY_CATEGORIES)
+    side = explainer.detector.sample().tensors.shape[3]
+    found = [find_stage(explainer.survey(), name, side) for name in STAGES]
+    assert found == [f"model.backbone.model.encoder.stages.{place}" for place in range(4)]
 
 
 def test_a_stage_is_explained_by_its_module(explainer: Explainer) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +12,7 @@ import torch
 
 from handlers import precision
 from handlers.explainer import Explainer
-from handlers.precision import exact_float32, has_bfloat16_units
+from handlers.precision import has_bfloat16_units
 from handlers.schema import ExplainRequest, RequestError
 from tests.conftest import CATEGORIES, random_picture, small_model
 
@@ -129,19 +131,33 @@ def test_the_real_compiler() -> None:
         assert torch.allclose(one.scores, other.scores, atol=0.1)
 
 
-def test_float32_is_exact_inside_and_as_it_was_outside() -> None:
-    outside = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    try:
-        torch.set_float32_matmul_precision("medium")
-        torch.backends.cudnn.allow_tf32 = True
-        with exact_float32():
-            assert torch.get_float32_matmul_precision() == "highest"
-            assert not torch.backends.cudnn.allow_tf32
-        assert torch.get_float32_matmul_precision() == "medium"
-        assert torch.backends.cudnn.allow_tf32
-    finally:
-        torch.set_float32_matmul_precision(outside[0])
-        torch.backends.cudnn.allow_tf32 = outside[1]
+@pytest.mark.parametrize(
+    "outside",
+    [
+        "pass",
+        "torch.set_float32_matmul_precision('medium')",
+        "backends.fp32_precision = 'tf32'",
+        "backends.cuda.matmul.fp32_precision = 'tf32'",
+        "backends.mkldnn.matmul.fp32_precision = 'bf16'",
+    ],
+)
+def test_float32_is_exact_inside_and_as_it_was_outside(outside: str) -> None:
+    # Alone, since what one way of saying it has set, another may no longer read.
+    code = f"""
+import torch
+from torch import backends
+from handlers.precision import exact_float32
+kinds = backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul
+{outside}
+before = [each.fp32_precision for each in kinds]
+try:
+    with exact_float32():
+        assert [each.fp32_precision for each in kinds] == ["ieee"] * 3
+        raise KeyError
+except KeyError:
+    assert [each.fp32_precision for each in kinds] == before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_an_unknown_precision_is_refused() -> None:

@@ -24,6 +24,11 @@ def test_fields_from_text_and_json() -> None:
         ({"target": "x1"}, ExplainRequest(target="x1", smooth=0.2, center_prior=0.3, shared=True)),
         ({"method": "odam"}, ExplainRequest(target="y1")),
         ({"method": "layercam", "smooth": 0.1}, ExplainRequest("layercam", "y1", smooth=0.1)),
+        (
+            {"sum_boxes": "true"},
+            ExplainRequest(target="y1", sum_boxes=True, smooth=0.2, center_prior=0.3),
+        ),
+        ({"center_prior": 0}, ExplainRequest(target="y1", smooth=0.2)),
     ],
 )
 def test_a_method_that_is_named_is_plain(fields: dict[str, Any], expected: ExplainRequest) -> None:

@@ -115,6 +115,16 @@ def test_a_group_of_one_has_the_boxs_own_map(
         assert_same(each, expected.heatmap)
 
 
+def test_masked_pictures_are_shared_anyway(
+    explainer: Explainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields: dict[str, Any] = {"method": "drise", "masks": 6}
+    found = shared_maps(explainer, [[0, 1, 2]], monkeypatch, **fields)
+    own = explainer.explain([PICTURE], replace(ALL, center_prior=0.3, **fields))[0]
+    for each, expected in zip(found, own, strict=True):
+        assert_same(each, expected.heatmap)
+
+
 def test_a_group_has_the_map_of_its_sum(
     explainer: Explainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -259,7 +259,8 @@ def test_maps_are_as_asked(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ("box=1,2,3,4", "maps: got 'box'; allowed: method=... target=..."),
+        ("box=1,2,3,4", "maps: got 'box=1,2,3,4'; allowed: each at most once: method=... target"),
+        ("seed=1 seed=2", "maps: got 'seed=1 seed=2'; allowed: each at most once"),
         ("odam", "maps: got 'odam'"),
         ("method=cam", "method: got 'cam'"),
         ("target=box_score", "target: got 'box_score'; allowed: one that each box"),
@@ -299,6 +300,11 @@ def test_arguments() -> None:
         steps=11,
         seed=3,
         maps=maps,
+    )
+    few = ["evaluate", "--archive", "a.mar", "--input", "in", "--output", "out"]
+    assert parse(few) == EvaluateOptions("a.mar", ("in",), "out")
+    assert parse([*few, "--maps", *maps]) == EvaluateOptions(
+        "a.mar", ("in",), "out", methods=(), maps=maps
     )
     for wrong in ("--steps 1", "--blur 0", "--growth 0.5", "--detections 0"):
         with pytest.raises(SystemExit) as ended:

@@ -113,6 +113,18 @@ def test_a_sweep_draws_what_the_explainer_says(
     assert capsys.readouterr().out == printed
 
 
+def test_maps_of_a_sweep_are_shaped_as_asked(options: SweepOptions, retinanet: Explainer) -> None:
+    shapes: dict[str, Any] = {"smooth": 0.1, "center_prior": 0.3}
+    asked = replace(options, methods=("gradcam",), request={**options.request, **shapes})
+    assert sweep(asked, retinanet) == 0
+    picture = decode_picture(Path(options.input).read_bytes())
+    request = ExplainRequest("gradcam", score_threshold=0.0, max_detections=1, **shapes)
+    layers = ",".join(("emitting", STUDY[1], STUDY[3]))
+    row = retinanet.explain([picture], replace(request, layer=layers))[0]
+    drawn = np.asarray(Image.open(options.output))
+    np.testing.assert_array_equal(drawn, np.asarray(draw(picture, [row], 3)))
+
+
 def test_a_method_without_a_layer_stands_in_every_column(
     options: SweepOptions, retinanet: Explainer
 ) -> None:
