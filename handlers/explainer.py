@@ -265,9 +265,11 @@ class Explainer:
     ) -> list[list[Explanation]]:
         """For each picture the explanations of its boxes, best score first.
 
-        pictures: uint8 RGB tensors [3, H, W] of any sizes. Only pictures of the same padded input
-        size share a batch, so that no answer depends on a picture's neighbours. Raises RequestError
-        for an unknown name, PictureError for a picture that the detector cannot take.
+        pictures: uint8 RGB tensors [3, H, W] of any sizes. request: None for `defaults`, which may
+        be smoother than a plain ExplainRequest: `dataclasses.replace(defaults, ...)` changes some.
+        Only pictures of the same padded input size share a batch, so that no answer depends on a
+        picture's neighbours. Raises RequestError for an unknown name, PictureError for a picture
+        that the detector cannot take.
         """
         request = request or self.defaults
         self.check(request)

@@ -98,7 +98,8 @@ def test_why_not_in_a_scene(demo: Explainer) -> None:
     picture = scene_picture(0)
     reported = demo.explain([picture])[0]
     best = reported[0]
-    same = demo.explain([picture], ExplainRequest(box=best.box, category=best.category))[0]
+    request = replace(demo.defaults, box=best.box, category=best.category)
+    same = demo.explain([picture], request)[0]
     assert [each.outcome for each in same] == ["reported as box 0"]
     # A batch of one is added up in another order than a batch of all boxes.
     difference = (same[0].heatmap - best.heatmap).abs().max()
