@@ -173,9 +173,8 @@ class ExplainRequest:
         reset = SHAPES if "method" in parsed else ()
         if parsed.get("sum_boxes") or parsed.get("center_prior") == 0:
             reset = (*reset, "shared")  # which goes with neither
-        return replace(
-            defaults or cls(), **{**{name: getattr(cls, name) for name in reset}, **parsed}
-        )
+        plain = {name: getattr(cls, name) for name in reset}
+        return replace(defaults or cls(), **(plain | parsed))
 
 
 def _parse_field(name: str, value: Any) -> Any:

@@ -35,8 +35,6 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     given = {name: values.pop(name, None) for name in REQUEST_FIELDS}
     request = {name: value for name, value in given.items() if value is not None}
     if command == "sweep":
-        if values["methods"] is None:
-            values["methods"] = () if values["maps"] else EvaluateOptions.methods
         values |= {name: _names(values[name]) for name in ("layers", "methods")}
         return SweepOptions(**values, request=request)
     if values["inputs"] is not None:  # --preview-model does without

@@ -293,7 +293,8 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--smooth",
         type=argument_types.share,
-        help="blur each map by a Gaussian of this share of its box's side, 0 to 1 (default 0)",
+        help="blur each map by a Gaussian of this share of its box's side, 0 to 1 (default 0;"
+        " where no --method is named what suits the detector)",
     )
     group.add_argument(
         "--center-prior",

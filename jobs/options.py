@@ -116,8 +116,8 @@ class EvaluateOptions:
 
     archive, inputs, output, batch_size: as for JobOptions.
     controls: measure a smooth random field and a Gaussian at the box's middle, too.
-    methods, layers: names, at least one each; "a+b" is the fusion of layers a and b.
-    maps: more of them, each by the fields of its request: "method=layercam layer=roi smooth=0.1".
+    methods, layers: names; "a+b" is the fusion of layers a and b.
+    maps: besides these, each by the fields of its request: "method=layercam layer=roi smooth=0.1".
     target: what is explained, None for the archive's.
     detections: how many boxes are measured, or a few more; they score more than score_threshold.
     per_picture: at most so many of one picture, drawn at random by `seed`.

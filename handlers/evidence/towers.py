@@ -249,6 +249,21 @@ def _check(
         raise OtherwiseError
 
 
+def _scalars(
+    question: Question,
+    part: Cells,
+    level: int,
+    towers: Sequence[Tower],
+    uses: Uses,
+    places: Tensor,
+    given: Sequence[Tensor],
+) -> Sequence[Tensor]:
+    """The question's scalars, of the `_outputs` that have passed the `_check`."""
+    outputs = _outputs(part, level, towers, places, question.scene.maps[level], given)
+    _check(question, part, level, places, outputs, uses.outputs)
+    return question.scalars(outputs)
+
+
 def _gradients(
     scalars: Sequence[Tensor], leaves: Sequence[Tensor]
 ) -> Iterator[list[Tensor | None]]:
@@ -283,11 +298,10 @@ def _on_windows(
                 _shrunk(tower, leaf, mask, radius) if used else _blank(tower, own_places, maps)
                 for tower, used in every
             ]
-            outputs = _outputs(part, level, towers, own_places, maps, given)
-            _check(question, part, level, own_places, outputs, uses.outputs)
+            scalars = _scalars(question, part, level, towers, uses, own_places, given)
             found = [
                 torch.zeros_like(leaf) if each is None else each * mask
-                for (each,) in _gradients(question.scalars(outputs), [leaf])
+                for (each,) in _gradients(scalars, [leaf])
             ]
         yield Piece(
             own_places,
@@ -347,9 +361,8 @@ def _on_whole_map(
                 for tower, run in zip(towers, runs, strict=True)
             ]
             leaves = [each.requires_grad_() for each in given]
-            outputs = _outputs(part, level, towers, own_places, maps, given)
-            _check(question, part, level, own_places, outputs, uses.outputs)
-            found = list(_gradients(question.scalars(outputs), leaves))
+            scalars = _scalars(question, part, level, towers, uses, own_places, given)
+            found = list(_gradients(scalars, leaves))
         with torch.no_grad():
             evidence = [_back(maps, runs, each, row, column) for each in found]
         yield Piece(own_places, evidence, [question.scene.grid(maps)] * len(own))
