@@ -6,36 +6,46 @@ These frozen dataclasses are the one vocabulary of the endpoint, the jobs and Py
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from handlers.fields import (
+    Box,
+    Choice,
+    Number,
+    RequestError,
+    Text,
+    Truth,
+    Whole,
+    check_options,
+    option,
+    parse_option,
+)
 from handlers.images import Geometry
 
 if TYPE_CHECKING:
     from handlers.targets.registry import CallableTarget
 
+__all__ = [
+    "ABLATIONS",
+    "EMITTING",
+    "SHAPES",
+    "Detections",
+    "ExplainRequest",
+    "Explanation",
+    "RequestError",
+]
+
 # The layer that is explained unless another is named: the feature map that emitted the box.
 EMITTING = "emitting"
 # How AblationCAM removes channels.
 ABLATIONS = ("fixed", "tutorial")
-# Fields of a request that may be null.
-NULLABLE = ("layer", "category", "box", "score_threshold", "max_detections", "masks")
-
-
-class RequestError(ValueError):
-    """A request that cannot be served: names the field, what came, and what is allowed."""
-
-    def __init__(self, name: str, got: object, allowed: str) -> None:
-        shown = repr(got)
-        if len(shown) > 80:
-            shown = shown[:77] + "..."
-        super().__init__(f"{name}: got {shown}; allowed: {allowed}")
-        self.name = name
-        self.allowed = allowed
+# Fields that change any method's map, and are chosen together with the default one.
+SHAPES = ("smooth", "center_prior", "shared")
 
 
 @dataclass(frozen=True)
@@ -76,71 +86,44 @@ class ExplainRequest:
         from the middle of the box then does not show, whatever it does.
     ablation: how AblationCAM removes a channel: "fixed" sets it to zero and scores the same
         candidate; "tutorial" is what pytorch-grad-cam's tutorial on Faster R-CNN does.
-    channels: the share of the channels that AblationCAM removes, above 0 to 1, by the tutorial's
-        rule: those with the most and those with the least of their activation where EigenCAM shows
-        anything; the others weigh nothing. 1 for all.
+    channels: the share of the channels, above 0 to 1, that AblationCAM removes from each end of
+        the tutorial's order, so twice as many: those with the most and those with the least of
+        their activation where EigenCAM shows anything; the others weigh nothing. 1 for all.
     masks: how many masked pictures D-RISE and D-CLOSE look at, 1 to 100000; None for what each
         method's paper has.
     seed: what their random masks are drawn from, 0 to 2^63 - 1.
     """
 
-    method: str = "odam"
-    target: str | CallableTarget = "class"
-    layer: str | None = None
-    fuse: bool = False
-    category: str | None = None
-    score_threshold: float | None = None
-    max_detections: int | None = None
-    box: tuple[float, float, float, float] | None = None
-    candidates: int = 0
-    sum_boxes: bool = False
-    shared: bool = False
-    save_raw: bool = False
-    normalize_in_box: bool = False
-    smooth: float = 0.0
-    center_prior: float = 0.0
-    ablation: str = "fixed"
-    channels: float = 1.0
-    masks: int | None = None
-    seed: int = 0
+    method: str = option(Text(), "odam")
+    target: str | CallableTarget = option(Text(functions=True), "class")
+    layer: str | None = option(Text(), None, nullable=True)
+    fuse: bool = option(Truth(), False)
+    category: str | None = option(Text(), None, nullable=True)
+    score_threshold: float | None = option(Number(0, 1), None, nullable=True)
+    max_detections: int | None = option(Whole(1, 10_000), None, nullable=True)
+    box: tuple[float, float, float, float] | None = option(Box(), None, nullable=True)
+    candidates: int = option(Whole(0, 10_000), 0)
+    sum_boxes: bool = option(Truth(), False)
+    shared: bool = option(Truth(), False)
+    save_raw: bool = option(Truth(), False)
+    normalize_in_box: bool = option(Truth(), False)
+    smooth: float = option(Number(0, 1), 0.0)
+    center_prior: float = option(Number(0, 1), 0.0)
+    ablation: str = option(Choice(ABLATIONS), "fixed")
+    channels: float = option(Number(0, 1, above=True), 1.0)
+    masks: int | None = option(Whole(1, 100_000), None, nullable=True)
+    seed: int = option(Whole(0, 2**63 - 1), 0)
 
     def __post_init__(self) -> None:
-        threshold, most = self.score_threshold, self.max_detections
-        if threshold is not None and not (
-            isinstance(threshold, (int, float)) and 0 <= threshold <= 1
-        ):
-            raise RequestError("score_threshold", threshold, "a number from 0 to 1")
-        if most is not None and not (isinstance(most, int) and 1 <= most <= 10_000):
-            raise RequestError("max_detections", most, "an integer from 1 to 10000")
-        if not isinstance(self.candidates, int) or not 0 <= self.candidates <= 10_000:
-            raise RequestError("candidates", self.candidates, "an integer from 0 to 10000")
-        if self.box is not None:
-            _check_box(self.box)
-            if self.candidates:  # a box is a candidate already
-                raise RequestError("candidates", self.candidates, "0 where a box is named")
-        for name in SHARES:
-            if not _number_within(getattr(self, name), 0, 1):
-                raise RequestError(name, getattr(self, name), SHARE)
+        check_options(self)
+        if self.box is not None and self.candidates:  # a box is a candidate already
+            raise RequestError("candidates", self.candidates, "0 where a box is named")
         if self.shared and not self.center_prior:
             raise RequestError("shared", True, "false, or center_prior above 0")
         if self.shared and self.sum_boxes:
             raise RequestError("shared", True, "false with sum_boxes")
-        if self.ablation not in ABLATIONS:
-            raise RequestError("ablation", self.ablation, ", ".join(ABLATIONS))
-        if not _number_within(self.channels, 0, 1) or not self.channels:
-            raise RequestError("channels", self.channels, CHANNELS)
-        if self.masks is not None and not _whole(self.masks, 1, 100_000):
-            raise RequestError("masks", self.masks, MASKS)
-        if not _whole(self.seed, 0, 2**63 - 1):
-            raise RequestError("seed", self.seed, SEED)
         if self.fuse and self.save_raw:
             raise RequestError("save_raw", True, "false with fuse: fused maps have no gradient")
-        for name in ("method", "layer", "category"):
-            value = getattr(self, name)
-            if not isinstance(value, str) and (value is not None or name == "method"):
-                raise RequestError(name, value, "a string")
-        if not isinstance(self.target, str) and not callable(self.target):
-            raise RequestError("target", self.target, "a name, or a function of the outputs")
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -164,96 +147,12 @@ class ExplainRequest:
 
         Raises RequestError for an unknown field and for a value of the wrong type or range.
         """
-        known = [each.name for each in fields(cls)]
-        parsed = {}
-        for name, value in values.items():
-            if name not in known:
-                raise RequestError("field", name, ", ".join(known))
-            parsed[name] = _parse_field(name, value)
+        parsed = {name: parse_option(cls, name, value) for name, value in values.items()}
         reset = SHAPES if "method" in parsed else ()
         if parsed.get("sum_boxes") or parsed.get("center_prior") == 0:
             reset = (*reset, "shared")  # which goes with neither
         plain = {name: getattr(cls, name) for name in reset}
         return replace(defaults or cls(), **(plain | parsed))
-
-
-def _parse_field(name: str, value: Any) -> Any:
-    if value is None and name in NULLABLE:
-        return None
-    if name == "score_threshold":
-        return _number(name, value, float, "a number from 0 to 1")
-    if name == "max_detections":
-        return _number(name, value, int, "an integer from 1 to 10000")
-    if name == "candidates":
-        return _number(name, value, int, "an integer from 0 to 10000")
-    if name == "channels":
-        return _number(name, value, float, CHANNELS)
-    if name in SHARES:
-        return _number(name, value, float, SHARE)
-    if name == "masks":
-        return _number(name, value, int, MASKS)
-    if name == "seed":
-        return _number(name, value, int, SEED)
-    if name in ("fuse", "sum_boxes", "shared", "save_raw", "normalize_in_box"):
-        return _truth(name, value)
-    if name == "box":
-        return _parse_box(value)
-    if not isinstance(value, str) or not value:
-        raise RequestError(name, value, "a non-empty string")
-    return value
-
-
-CHANNELS = "a number above 0, at most 1"
-# Fields that change any method's map, and are chosen together with the default one.
-SHAPES = ("smooth", "center_prior", "shared")
-SHARES, SHARE = ("smooth", "center_prior"), "a number from 0 to 1"
-MASKS = "an integer from 1 to 100000"
-SEED = "an integer from 0 to 9223372036854775807"
-BOX = "four numbers x1, y1, x2, y2 in picture pixels, with x1 < x2 and y1 < y2"
-
-
-def _parse_box(value: Any) -> tuple[float, ...]:
-    parts = value.split(",") if isinstance(value, str) else value
-    if not isinstance(parts, Sequence) or len(parts) != 4:
-        raise RequestError("box", value, BOX)
-    return tuple(_number("box", part, float, BOX) for part in parts)
-
-
-def _check_box(box: object) -> None:
-    if not isinstance(box, tuple) or len(box) != 4 or not all(abs(edge) < 1e6 for edge in box):
-        raise RequestError("box", box, f"a tuple of {BOX}")
-    x1, y1, x2, y2 = box
-    if not (x2 - x1 >= 1e-3 and y2 - y1 >= 1e-3):  # float32 tells these apart
-        raise RequestError("box", box, BOX)
-
-
-def _whole(value: object, least: int, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
-
-
-def _number_within(value: object, least: float, most: float) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and least <= value <= most  # type: ignore[operator]
-
-
-def _truth(name: str, value: Any) -> bool:
-    known = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
-    key = value.lower() if isinstance(value, str) else value
-    if not isinstance(key, (str, bool)) or key not in known:
-        raise RequestError(name, value, "true or false")
-    return known[key]
-
-
-def _number(name: str, value: Any, kind: type, allowed: str) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise RequestError(name, value, allowed)
-    try:
-        number = kind(value)
-    except (ValueError, OverflowError) as error:
-        raise RequestError(name, value, allowed) from error
-    if isinstance(value, float) and number != value:
-        raise RequestError(name, value, allowed)
-    return number
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def test_a_method_that_is_named_is_plain(fields: dict[str, Any], expected: Expla
         ({"method": 3}, "method: got 3"),
         ({"score_threshold": "high"}, "score_threshold: got 'high'; allowed: a number from 0 to 1"),
         ({"score_threshold": 1.5}, "score_threshold: got 1.5; allowed: a number from 0 to 1"),
-        ({"score_threshold": "nan"}, "score_threshold: got nan"),
+        ({"score_threshold": "nan"}, "score_threshold: got 'nan'"),
         ({"score_threshold": True}, "score_threshold: got True"),
         ({"max_detections": 0}, "max_detections: got 0; allowed: an integer from 1 to 10000"),
         ({"max_detections": 2.5}, "max_detections: got 2.5"),
