@@ -12,6 +12,7 @@ from torch import Tensor
 
 from handlers.cam.gradient import weighted_sum
 from handlers.cam.registry import METHODS, Evidence, looks_at
+from handlers.time_limit import on_time
 
 # D-RISE's masks (Petsiuk et al. 2021, section 4.1): cells along a side, the share of them that is
 # shown, and how many masks.
@@ -87,10 +88,10 @@ def draws(
     number: int, each: int, generator: torch.Generator, evidence: MaskedPictures
 ) -> Iterator[Tensor]:
     """Uniform random numbers 0 ... 1 for `number` masks: [B, each], a few masks at a time. Drawn
-    mask by mask on the CPU, so that neither batch nor device changes them."""
-    for start in range(0, number, evidence.batch):
-        size = min(evidence.batch, number - start)
-        yield torch.rand(size, each, generator=generator).to(evidence.device)
+    mask by mask on the CPU, so that neither batch nor device changes them. Raises OutOfTimeError
+    where a time limit does not allow for all of them."""
+    for own in on_time(torch.arange(number).split(evidence.batch), number):
+        yield torch.rand(len(own), each, generator=generator).to(evidence.device)
 
 
 def _shifted(side: int, shares: Tensor) -> Tensor:

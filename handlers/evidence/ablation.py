@@ -164,8 +164,7 @@ class _Asking:
         """For int64 channels [k] of `number`; the others leave the value as it is."""
         values = self._values(removal, channels.new_full((1,), -1))
         several = [each.repeat(1, number) for each in values]
-        chunks = in_chunks(len(channels), removal.floats) if len(channels) else []
-        for own in chunks:
+        for own in in_chunks(len(channels), removal.floats):
             for changed, each in zip(several, self._values(removal, channels[own]), strict=True):
                 changed[:, channels[own]] = each
         return [(value[:, 0], changed) for value, changed in zip(values, several, strict=True)]

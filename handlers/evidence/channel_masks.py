@@ -57,10 +57,10 @@ def _piece(question: Question, plain: Sequence[Tensor], looked_at: _LookedAt) ->
         places = torch.arange(len(plain[0]), device=plain[0].device)
     activation, values = looked_at.activation, [each[places] for each in plain]
     several = [each[:, None].repeat(1, len(activation)) for each in values]
-    chunks = in_chunks(len(activation), HELD_BY_BACKBONE * question.scene.pixels[0, 0].numel())
+    channels = len(activation) if looked_at.masked else 0
     if not looked_at.masked:
-        activation, chunks = torch.zeros_like(activation), []
-    for own in chunks:
+        activation = torch.zeros_like(activation)
+    for own in in_chunks(channels, HELD_BY_BACKBONE * question.scene.pixels[0, 0].numel()):
         masks = _masks(activation[own], looked_at.geometry, question)
         found = _scalars(question, question.scene.pixels * masks[:, None])
         for changed, each in zip(several, found, strict=True):
