@@ -42,13 +42,13 @@ from handlers.layers import (
 from handlers.loading import load_model
 from handlers.manifest import ArchiveError, Manifest
 from handlers.memory import Batches, Footprint
-from handlers.method_check import check_method, without_layer
+from handlers.method_check import check_method, refusal, without_layer
 from handlers.network import Network, batch_of
 from handlers.outcome import Chosen, Verdicts
 from handlers.picture import Subject, explain_picture, reads_whole_picture
 from handlers.precision import device_named, exact_float32
 from handlers.schema import EMITTING, Detections, ExplainRequest, Explanation, RequestError
-from handlers.tap import Layer, NonFiniteError, check_weights, undisturbed
+from handlers.tap import Layer, NoGradientError, NonFiniteError, check_weights, undisturbed
 from handlers.targets.regions import keypoint_place
 from handlers.targets.registry import CallableTarget, find_target, targets_for
 
@@ -335,6 +335,8 @@ class Explainer:
                 if isinstance(request.target, str):
                     raise
                 raise RequestError("target", request.target_name, f"finite: {error}") from error
+            except NoGradientError as error:
+                raise refusal(request, str(error)) from error
 
     def _chosen(self, verdicts: Verdicts, request: ExplainRequest) -> Chosen:
         labels = list(range(self.detector.first_label, len(self.categories)))

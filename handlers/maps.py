@@ -24,6 +24,7 @@ from handlers.images import Geometry, added_on
 from handlers.layers import PYRAMID, ROI
 from handlers.schema import EMITTING, ExplainRequest
 from handlers.tap import NonFiniteError, all_finite
+from handlers.time_limit import on_time
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,9 @@ def heatmaps(question: Question, where: Where, request: ExplainRequest) -> list[
     method = METHODS.get(request.method)
     assert method is not None  # Explainer.check has seen it
     found: dict[int, Heat] = {}
-    for group in GATHER[evidence_of(request.method)](question, where, request):
+    groups = GATHER[evidence_of(request.method)](question, where, request)
+    number = 0 if question.joint else len(question.chosen)
+    for group in on_time(groups, number, lambda group: len(group[0].places)):
         with torch.no_grad():
             scalars, finest = _added_up(group, method)
             maps = torch.stack(scalars).amax(0)
@@ -147,7 +150,8 @@ def joint_heatmaps(
     reaches several feature maps is added up on the finest of them."""
     method = METHODS.get(request.method)
     assert method is not None  # Explainer.check has seen it
-    results = joint.joint(scene, part, scalars, where)
+    needs_gradient = evidence_of(request.method) is Evidence.GRADIENT
+    results = joint.joint(scene, part, scalars, where, needs_gradient)
     heats = []
     for place, explanation in enumerate(results):
         every = [each for scalar in explanation for each in scalar]

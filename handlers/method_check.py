@@ -58,10 +58,10 @@ def _check_gradient(
     lost = detector.no_gradient
     whole = evidence is not Evidence.GRADIENT
     if whole and any(isinstance(each, torch.jit.ScriptModule) for each in detector.model.modules()):
-        raise _refusal(request, "the modules of a TorchScript network cannot be looked into")
+        raise refusal(request, "the modules of a TorchScript network cannot be looked into")
     inside = whole or any(layer.module is not None and not layer.head for layer in layers)
     if inside and detector.no_backbone_gradient:
-        raise _refusal(request, detector.no_backbone_gradient)
+        raise refusal(request, detector.no_backbone_gradient)
     needs: tuple[str, ...] = ("scores", "boxes")  # of a function, which may read anything
     if isinstance(request.target, str):
         found = find_target(request.target)
@@ -70,10 +70,11 @@ def _check_gradient(
         return
     why = next((lost[name] for name in needs if name in lost), None)
     if why:
-        raise _refusal(request, why)
+        raise refusal(request, why)
 
 
-def _refusal(request: ExplainRequest, why: str) -> RequestError:
+def refusal(request: ExplainRequest, why: str) -> RequestError:
+    """Of a method that needs a gradient where there is none: names those that need none."""
     masks = request.target == MASKS_TARGET and request.layers == (EMITTING,)
     free = [
         name

@@ -83,13 +83,14 @@ def _heats(
     scene: Scene, subject: Subject, request: ExplainRequest, groups: Groups, where: Where
 ) -> list[Heat]:
     found = find_target(request.target) if isinstance(request.target, str) else None
+    gradient = evidence_of(request.method) is not Evidence.ACTIVATION
     if found is not None and not found[0].joint and not groups:
         target, argument = found
 
         def scalars(outputs: Outputs) -> list[Tensor]:
             return _finite(target.scalars(outputs, argument))
 
-        question = Question(scene, subject.part, scalars, subject.chosen.entries)
+        question = Question(scene, subject.part, scalars, subject.chosen.entries, gradient=gradient)
         return heatmaps(question, where, request)
 
     def joint_scalars(outputs: Outputs) -> list[list[Tensor]]:
@@ -104,7 +105,7 @@ def _heats(
         return [torch.stack([each.reshape(()) for each in scalar]) for scalar in explained]
 
     entries = subject.chosen.entries
-    question = Question(scene, subject.part, rows, entries, joint=True)
+    question = Question(scene, subject.part, rows, entries, joint=True, gradient=gradient)
     return heatmaps(question, where, request)
 
 

@@ -18,6 +18,20 @@ class NonFiniteError(ValueError):
     """A weight or an activation is NaN or infinite; the message names the layer."""
 
 
+class NoGradientError(ValueError):
+    """No gradient leads from a target back to what a method looks at."""
+
+
+def check_gradient(scalars: Iterable[Tensor]) -> None:
+    """Raises NoGradientError if no value of a target depends on what it is differentiated by."""
+    values = list(scalars)
+    if values and not any(each.requires_grad for each in values):
+        raise NoGradientError(
+            "no gradient leads from the target back to what the method looks at: a part of the"
+            " network runs without gradients, or the target is detached from it"
+        )
+
+
 @contextmanager
 def undisturbed(model: nn.Module) -> Iterator[None]:
     """`model` in eval mode and without gradients for its parameters; afterwards, also after an
@@ -87,7 +101,7 @@ class Tap:
         if caught.dim() != 4:
             raise self.error(f"gives {list(caught.shape)}")
         if made is not None and not any(each.requires_grad for each in made):
-            raise self.error("does not change this target")
+            raise self.error("does not change this target, as far as gradients tell")
         return caught
 
     def error(self, what: str) -> RequestError:

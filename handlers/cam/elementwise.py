@@ -14,7 +14,9 @@ def hirescam(gradient: MapGradient) -> Tensor:
     """HiResCAM (Draelos and Carin 2020): sum_k g_k A_k, cell by cell.
 
     Taken at the pyramid level that emitted the box and cut at zero it is ODAM (Zhao and Chan, ICLR
-    2023), whose optional Gaussian smoothing is left out.
+    2023), whose optional Gaussian smoothing is the request's `smooth`. Its authors differentiate
+    the reported probability; here the target is the request's, by itself the logit, which does not
+    saturate: `target="probability"` is theirs.
     """
     return gradient.product()
 

@@ -20,7 +20,12 @@ PEAK = 0.999
 @METHODS.register("ssgradcam")
 def ssgradcam(gradient: MapGradient) -> Tensor:
     """SSGrad-CAM (Yamauchi and Ishikawa, ICIP 2022): sum_k mean(g_k) A_k S_k with the space map
-    S_k = |g_k| / max |g_k|, each channel's own. A channel without a gradient weighs nothing."""
+    S_k = |g_k| / max |g_k|, each channel's own. A channel without a gradient weighs nothing.
+
+    The paper multiplies maps of a whole network's last layer and says neither which level of a
+    pyramid is meant nor what a maximum of zero gives: here it is the level that was asked for, and
+    nothing. It normalises the result for display; here that is left to whoever draws it.
+    """
     weights = gradient.mean()
     return _with_space_maps(gradient, lambda window: weights[window.index])
 

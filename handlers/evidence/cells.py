@@ -109,7 +109,7 @@ def _from_whole(
         def run() -> Sequence[Tensor]:
             return question.scalars(part.outputs_at(leaf, level, places))
 
-        found, leaf_of_layer = tapped(run, leaf, question.layer, shown.call)
+        found, leaf_of_layer = tapped(run, leaf, question, shown.call)
     geometry = question.scene.grid(leaf_of_layer)
     for own in in_chunks(len(places), leaf_of_layer.numel() * len(found)):
         gradients = [jacobian(each[own], [leaf_of_layer])[0][:, 0] for each in found]

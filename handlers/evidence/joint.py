@@ -16,7 +16,7 @@ from handlers.evidence.gradients import side_by_side
 from handlers.evidence.scene import Scene, Where
 from handlers.images import Geometry
 from handlers.schema import RequestError
-from handlers.tap import Layer, Tap
+from handlers.tap import Layer, Tap, check_gradient
 from handlers.targets.registry import Outputs
 
 # Of each explanation the scalars whose maps' maximum it is, each a tensor of one element.
@@ -36,11 +36,16 @@ Place = Callable[[Scene, Sequence[Tensor], Sequence[Tensor]], list[OnMap]]
 
 @torch.enable_grad()
 def joint(
-    scene: Scene, part: Part | AllParts, scalars: JointScalars, where: Where
+    scene: Scene,
+    part: Part | AllParts,
+    scalars: JointScalars,
+    where: Where,
+    gradient: bool = True,
 ) -> list[list[list[OnMap]]]:
     """For each explanation and each of its scalars the gradients on every map that it reaches.
 
-    Raises RequestError for a layer of which each box has its own.
+    gradient: there has to be one. Raises NoGradientError if there is none then, RequestError for a
+    layer of which each box has its own.
     """
     maps = [each.detach().requires_grad_(not where.head) for each in scene.maps]
     if where.head or where.name == "roi":
@@ -60,6 +65,8 @@ def joint(
             leaves = [tap.caught[call] for call in calls]
     else:
         explained = scalars(part.outputs(maps))
+        if gradient:
+            check_gradient(value for values in explained for value in values)
         leaves = maps
     place: Place = _on_leaves
     if where.name == "pyramid":

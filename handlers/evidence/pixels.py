@@ -221,6 +221,7 @@ def _rows(question: Question) -> Iterator[tuple[int, list[PixelGradient]]]:
         return question.scalars(_marked(part, biases).outputs(scene.maps_of(pixels)))
 
     graph = graph_of(scene.detector.model, scene.pixels, run)
+    question.check(graph.scalars)
     for row in range(len(graph.scalars[0])):
         yield (
             row,

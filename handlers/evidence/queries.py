@@ -46,7 +46,9 @@ def _differentiable(question: Question, where: Where) -> tuple[list[Tensor], Seq
     scene, part = question.scene, question.part
     if where.module is None:
         leaves = [each.detach().requires_grad_() for each in scene.maps]
-        return leaves, question.scalars(part.outputs(leaves))
+        found = question.scalars(part.outputs(leaves))
+        question.check(found)
+        return leaves, found
     if where.head:
         with Tap(where.module) as tap:
             scalars = question.scalars(part.outputs([each.detach() for each in scene.maps]))

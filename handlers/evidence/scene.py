@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,9 @@ from handlers.cam.gradient import WINDOW_BUDGET
 from handlers.detectors.base import AllParts, Detector, Entries, Found, Part, RoIs
 from handlers.images import Geometry
 from handlers.network import Network, with_pixels
-from handlers.tap import Layer, Tap
+from handlers.tap import Layer, Tap, check_gradient
 from handlers.targets.registry import Outputs
+from handlers.time_limit import on_time
 
 Scalars = Callable[[Outputs], Sequence[Tensor]]
 
@@ -96,6 +97,7 @@ class Question:
     scalars: each [N], of N explanations. chosen: the boxes that are explained.
     layer: the module whose output is looked at, None for what the part reads.
     joint: an explanation may depend on several boxes, so that there need not be one for each.
+    gradient: the method looks at one, so that there has to be one.
     """
 
     scene: Scene
@@ -104,6 +106,12 @@ class Question:
     chosen: Entries
     layer: Layer | None = None
     joint: bool = False
+    gradient: bool = True
+
+    def check(self, scalars: Sequence[Tensor]) -> None:
+        """Raises NoGradientError if the method wants a gradient and no scalar has one."""
+        if self.gradient:
+            check_gradient(scalars)
 
 
 @torch.enable_grad()
@@ -115,7 +123,7 @@ def row_gradients(
 ) -> list[Tensor]:
     """d scalar_n / d leaf_n for every scalar, where row n of the outputs depends on row n of the
     leaf alone: the gradient of the sum over rows is all rows' gradients at once."""
-    found, leaf = tapped(lambda: question.scalars(head(leaf)), leaf, question.layer, call)
+    found, leaf = tapped(lambda: question.scalars(head(leaf)), leaf, question, call)
     return [
         torch.autograd.grad(each.sum(), leaf, retain_graph=number < len(found))[0]
         if each.requires_grad
@@ -127,14 +135,17 @@ def row_gradients(
 def tapped(
     run: Callable[[], Sequence[Tensor]],
     leaf: Tensor,
-    layer: Layer | None,
+    question: Question,
     call: int | None,
 ) -> tuple[Sequence[Tensor], Tensor]:
-    """The scalars that `run` gives, and what to differentiate them by: the output of `layer` (at
-    one of its calls, None for the last), or without one `leaf`."""
-    if layer is None:
-        return run(), leaf
-    with Tap(layer, call) as tap:
+    """The scalars that `run` gives, and what to differentiate them by: the output of the question's
+    layer (at one of its calls, None for the last), or without one `leaf`. Raises NoGradientError
+    where none depends on that."""
+    if question.layer is None:
+        found = run()
+        question.check(found)
+        return found, leaf
+    with Tap(question.layer, call) as tap:
         found = run()
     return found, tap.map(found)
 
@@ -176,6 +187,8 @@ def _products(
     )
 
 
-def in_chunks(number: int, floats: int) -> list[Tensor]:
-    """0 ... number - 1 in runs that hold at most WINDOW_BUDGET floats, of `floats` each, or one."""
-    return list(torch.arange(number).split(max(1, WINDOW_BUDGET // floats)))
+def in_chunks(number: int, floats: int) -> Iterator[Tensor]:
+    """0 ... number - 1 in runs that hold at most WINDOW_BUDGET floats, of `floats` each, or one.
+    Raises OutOfTimeError where a time limit does not allow for all of them."""
+    runs = torch.arange(number).split(max(1, WINDOW_BUDGET // floats)) if number else ()
+    return on_time(runs, number)

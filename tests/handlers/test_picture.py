@@ -52,7 +52,6 @@ def constant(outputs: Outputs) -> Tensor:
     [
         ("class", "head.classification_head.module_list.0.0"),
         (constant, "head.classification_head.module_list.2.0"),
-        (constant, "emitting"),
     ],
 )
 def test_what_does_not_reach_a_layer_has_a_map_of_zeros(target: Any, layer: str) -> None:
@@ -90,6 +89,46 @@ def test_what_is_not_finite_is_named_wherever_it_is(
 def test_a_function_that_gives_nan_is_refused(explainer: Explainer) -> None:
     request = replace(ALL, target=lambda outputs: (outputs["scores"] - 2).sqrt())
     with pytest.raises(RequestError, match=r"target: .* allowed: finite"):
+        explainer.explain([PICTURE], request)
+
+
+FREE = "eigencam, scorecam, since no gradient leads"
+
+
+@pytest.mark.parametrize(
+    ("architecture", "part", "methods"),
+    [
+        (
+            "fasterrcnn_regnet_small_fpn",
+            "roi_heads.box_head",
+            ["odam", "gradcam", "fullgrad", "guided", "guidedgradcam"],
+        ),
+        # Their heads' gradients are made without the modules.
+        ("retinanet_resnet50_fpn", "head.classification_head.conv.0", ["fullgrad", "guided"]),
+        ("fcos_resnet50_fpn", "head.classification_head.conv.0", ["fullgrad", "guided"]),
+    ],
+)
+def test_a_network_without_gradients_is_no_empty_map(
+    architecture: str, part: str, methods: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    explainer = explainer_of(architecture)
+    module = explainer.detector.model.get_submodule(part)
+    monkeypatch.setattr(module, "forward", torch.no_grad()(module.forward))
+    for method in methods:
+        with pytest.raises(RequestError, match=f"method: got '{method}'; allowed: .*{FREE}"):
+            explainer.explain([PICTURE], replace(ALL, method=method))
+        with pytest.raises(RequestError, match=FREE):
+            explainer.explain([PICTURE], replace(ALL, method=method, sum_boxes=True))
+    assert explainer.explain([PICTURE], replace(ALL, method="eigencam"))[0][0].heatmap.any()
+
+
+@pytest.mark.parametrize("sums", [False, True])
+@pytest.mark.parametrize("target", [constant, lambda outputs: outputs["scores"].detach()])
+def test_a_target_without_gradients_is_no_empty_map(
+    explainer: Explainer, target: Any, sums: bool
+) -> None:
+    request = replace(ALL, target=target, sum_boxes=sums)
+    with pytest.raises(RequestError, match="the target is detached"):
         explainer.explain([PICTURE], request)
 
 
@@ -158,16 +197,16 @@ def test_fused_maps_keep_what_lies_outside_a_box() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"box": (-1e308, 0, 1, 1)}, "a tuple of four numbers"),
-        ({"box": (float("nan"), 0, 1, 1)}, "a tuple of four numbers"),
+        ({"box": (-1e308, 0, 1, 1)}, "four numbers"),
+        ({"box": (float("nan"), 0, 1, 1)}, "four numbers"),
         ({"box": (5.0, 0, 1, 1)}, "x1 < x2"),
         ({"fuse": True, "save_raw": True}, "fused maps have no gradient"),
         ({"shared": True}, "center_prior above 0"),
         ({"shared": True, "center_prior": 0.3, "sum_boxes": True}, "false with sum_boxes"),
         ({"center_prior": -0.1}, "center_prior: .* a number from 0 to 1"),
-        ({"target": None}, "a name, or a function"),
-        ({"layer": ["emitting"]}, "layer: .* a string"),
-        ({"method": None}, "method: .* a string"),
+        ({"target": None}, "a non-empty string or a function"),
+        ({"layer": ["emitting"]}, "layer: .* a non-empty string"),
+        ({"method": None}, "method: .* a non-empty string"),
         ({"candidates": -1}, "an integer from 0"),
         ({"box": (0.0, 0.0, 1.0, 1.0), "candidates": 3}, "0 where a box is named"),
     ],
