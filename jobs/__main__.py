@@ -44,8 +44,10 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     if command == "classify":
         return ClassifyOptions(**values, **request)
     if command == "evaluate":
-        if values["methods"] is None:
-            values["methods"] = () if values["maps"] else EvaluateOptions.methods
+        if values["methods"] is None and not values["maps"]:
+            values |= {"methods": EvaluateOptions.methods, "maps": ("default",)}
+        elif values["methods"] is None:
+            values["methods"] = ()
         values |= {name: _names(values[name]) for name in ("layers", "methods")}
         values["maps"] = tuple(dict.fromkeys(values["maps"]))
         return EvaluateOptions(**values, **request)

@@ -318,7 +318,8 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--channels",
         type=argument_types.part,
-        help="ablationcam: the share of the channels that is removed, above 0 to 1 (default 1)",
+        help="ablationcam: remove only this share of the channels that show most of what EigenCAM"
+        " shows and as many that show least, above 0 to 1 (default 1: all)",
     )
     group.add_argument(
         "--masks",

@@ -12,7 +12,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,6 +53,8 @@ MAP_FIELDS = (
     *("method", "target", "layer", "fuse", "shared", "smooth", "center_prior"),
     *("ablation", "channels", "masks", "seed"),
 )
+# The map that the archive gives where a request says nothing.
+DEFAULT = "default"
 PAIRED = ("deletion", "insertion", "deletion_score", "insertion_score")
 
 
@@ -160,7 +162,10 @@ def _makers(options: EvaluateOptions, explainer: Explainer) -> dict[str, Maker]:
     for name, fields in _wanted(options):
         target, method = options.target, explainer.defaults.method
         target = target or explainer.defaults.target_name
-        request = ExplainRequest.from_fields({"method": method, "target": target, **fields})
+        if fields is None:
+            request = replace(explainer.defaults, target=target)
+        else:
+            request = ExplainRequest.from_fields({"method": method, "target": target, **fields})
         explainer.check(request)
         if reads_whole_picture(request):
             raise RequestError("target", request.target_name, "one that each box has its own of")
@@ -168,19 +173,22 @@ def _makers(options: EvaluateOptions, explainer: Explainer) -> dict[str, Maker]:
     return makers
 
 
-def _wanted(options: EvaluateOptions) -> Iterator[tuple[str, dict[str, str]]]:
-    """The names of maps and the fields of their requests."""
+def _wanted(options: EvaluateOptions) -> Iterator[tuple[str, dict[str, str] | None]]:
+    """The names of maps and the fields of their requests, None for the default one."""
     for method in options.methods:
         for layer in (EMITTING,) if without_layer(method) else options.layers:
             fuse = str("+" in layer).lower()
             fields = {"method": method, "layer": layer.replace("+", ","), "fuse": fuse}
             yield f"{method} {layer}", fields
     for name in options.maps:
+        if name == DEFAULT:
+            yield name, None
+            continue
         pairs = [each.partition("=")[::2] for each in name.split()]
         fields = dict(pairs)
         if len(fields) < len(pairs) or not fields.keys() <= set(MAP_FIELDS):
             allowed = " ".join(f"{each}=..." for each in MAP_FIELDS)
-            raise RequestError("maps", name, f"each at most once: {allowed}")
+            raise RequestError("maps", name, f"{DEFAULT}, or each at most once: {allowed}")
         yield name, fields
 
 

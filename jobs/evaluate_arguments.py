@@ -41,7 +41,8 @@ def add_evaluate(parser: argparse.ArgumentParser, add_places: Add, add_machine: 
         default=EvaluateOptions.maps,
         metavar="FIELDS",
         help="maps by the fields of their requests, such as 'method=layercam layer=emitting,roi"
-        " fuse=true smooth=0.2'",
+        " fuse=true smooth=0.2', or default for the archive's own (by itself besides --methods'"
+        " default)",
     )
     parser.add_argument("--target", help="what to explain, e.g. class (default: the archive's)")
     for name, kind, text in (

@@ -117,7 +117,7 @@ class EvaluateOptions:
     archive, inputs, output, batch_size: as for JobOptions.
     controls: measure a smooth random field and a Gaussian at the box's middle, too.
     methods, layers: names; "a+b" is the fusion of layers a and b.
-    maps: besides these, each by the fields of its request: "method=layercam layer=roi smooth=0.1".
+    maps: besides these; "default", or the fields of a request: "method=layercam layer=C3 fuse=1".
     target: what is explained, None for the archive's.
     detections: how many boxes are measured, or a few more; they score more than score_threshold.
     per_picture: at most so many of one picture, drawn at random by `seed`.

@@ -243,12 +243,17 @@ def test_maps_are_as_asked(
         return explained(explainer, request)
 
     monkeypatch.setattr(module, "explained", noted)
-    maps = ("method=drise masks=3 smooth=0.2", "layer=emitting,pyramid fuse=true target=x1")
+    maps = (
+        *("method=drise masks=3 smooth=0.2", "layer=emitting,pyramid fuse=true target=x1"),
+        *("default", "method=odam"),
+    )
     few = replace(options, methods=(), detections=1, maps=maps, controls=False)
     assert evaluate(few, demo) == 0
     assert asked == [
         ExplainRequest(method="drise", masks=3, smooth=0.2),
         ExplainRequest(layer="emitting,pyramid", fuse=True, target="x1"),
+        ExplainRequest(smooth=0.2),
+        ExplainRequest(),
     ]
     rows = json.loads(Path(options.output, "evaluation.json").read_text())["summary"]
     assert tuple(rows) == maps
@@ -259,8 +264,8 @@ def test_maps_are_as_asked(
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ("box=1,2,3,4", "maps: got 'box=1,2,3,4'; allowed: each at most once: method=... target"),
-        ("seed=1 seed=2", "maps: got 'seed=1 seed=2'; allowed: each at most once"),
+        ("box=1,2,3,4", "maps: got 'box=1,2,3,4'; allowed: default, or each at most once: m"),
+        ("seed=1 seed=2", "maps: got 'seed=1 seed=2'; allowed: default, or each at most once"),
         ("odam", "maps: got 'odam'"),
         ("method=cam", "method: got 'cam'"),
         ("target=box_score", "target: got 'box_score'; allowed: one that each box"),
@@ -302,7 +307,7 @@ def test_arguments() -> None:
         maps=maps,
     )
     few = ["evaluate", "--archive", "a.mar", "--input", "in", "--output", "out"]
-    assert parse(few) == EvaluateOptions("a.mar", ("in",), "out")
+    assert parse(few) == EvaluateOptions("a.mar", ("in",), "out", maps=("default",))
     assert parse([*few, "--maps", *maps]) == EvaluateOptions(
         "a.mar", ("in",), "out", methods=(), maps=maps
     )
