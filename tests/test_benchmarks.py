@@ -65,6 +65,23 @@ def test_maps_that_differ_are_called_so() -> None:
     assert equal(0.5).startswith("maps DIFFER")
 
 
+@pytest.mark.parametrize(("same", "wrong"), [(equal(1e-5), False), (equal(0.5), True), ("", False)])
+def test_results_that_differ_are_wrong(same: str, wrong: bool) -> None:
+    assert Row("a", "b", 1.0, (1.0, 1.0), same=same).wrong is wrong
+    assert Row("a", "b", 1.3, (1.3, 1.3), same=same, goal=Goal(1.2)).wrong is True
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", command.WORKS)
+def test_every_work_runs(name: str, tmp_path: Path) -> None:
+    assert command.main([name, "--tiny", "--rounds", "1", "--output", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / f"cpu-{name}.json").read_text())
+    assert report["skipped"] or report["rows"]
+    assert not [row["same"] for row in report["rows"] if row["same"].startswith("maps DIFFER")]
+    if not report["skipped"]:
+        assert all(row["value"] > 0 for row in report["rows"])
+
+
 def run(monkeypatch: pytest.MonkeyPatch, output: Path, work: Work, *options: str) -> int:
     monkeypatch.setattr(command, "find_work", lambda _: work)
     return command.main(["two_stage", "--rounds", "1", "--output", str(output), *options])

@@ -2,8 +2,8 @@
 
 Each work runs both sides in turn, several rounds, on the same pictures, weights and threads, checks
 that they computed the same where they should, and writes DEVICE-WORK.json and tables.md to a
-folder. Exit status 4: a figure is on the wrong side of its limit; works that could not run here are
-named and do not count.
+folder. Exit status 4: a figure is on the wrong side of its limit, or the two sides' results differ;
+works that could not run here are named and do not count.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ def main(arguments: list[str] | None = None) -> int:
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("torch finds no CUDA device here; leave DEVICE out, or run where there is one")
     settings = Settings(options.rounds, options.device, options.masks, options.tiny)
-    missed = False
+    wrong = False
     for name in options.works or WORKS:
-        missed |= run_work(name, settings, options.output)
+        wrong |= run_work(name, settings, options.output)
     (options.output / TABLES).write_text(tables(options.output))
     print(f"written to {options.output}")
-    return 4 if missed and not settings.tiny else 0
+    return 4 if wrong and not settings.tiny else 0
 
 
 def run_work(name: str, settings: Settings, folder: Path) -> bool:
-    """Prints its rows as they come and writes them down; whether one missed its goal."""
+    """Prints its rows as they come and writes them down; whether one is wrong."""
     work = find_work(name)
     about = machine(settings.device)
     print(f"{name}: {work.title}", flush=True)
@@ -79,7 +79,7 @@ def run_work(name: str, settings: Settings, folder: Path) -> bool:
     if skipped:
         print(f"  not run: {skipped}", flush=True)
     written(folder, name, work.title, settings, about, rows, skipped)
-    return any(row.goal is not None and not row.goal.met(row.value) for row in rows)
+    return any(row.wrong for row in rows)
 
 
 def _line(row: Row) -> str:

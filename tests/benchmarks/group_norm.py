@@ -9,7 +9,7 @@ import torch
 
 from handlers.detectors.registry import build_model
 from handlers.schema import ExplainRequest
-from tests.benchmarks.added_cost import CLASSES, Subject, added_cost
+from tests.benchmarks.added_cost import CLASSES, AddedCost, Subject
 from tests.benchmarks.harness import Goal, Row, Settings, Work
 
 ARCHITECTURES = ("fcos_resnet50_fpn", "retinanet_resnet50_fpn_v2")
@@ -30,21 +30,17 @@ def _run(settings: Settings) -> Iterator[Row]:
             for level in levels
         }
         evenly = [place for own in by_level.values() for place in own[: BOXES // len(levels)]]
-        for where, places in [("all levels", evenly), *by_level.items()]:
-            chosen = torch.tensor(places[:BOXES])
+        cost = AddedCost(settings, subject)
+        for where, places in [("over all levels", evenly), *by_level.items()]:
+            chosen = torch.tensor(places[:BOXES], dtype=torch.int64)
             # A request names boxes by category and score; here they are chosen by level.
             vars(explainer)["choose"] = lambda labels, scores, request, chosen=chosen: chosen.to(
                 labels.device
             )
-
-            def case(
-                request: ExplainRequest, boxes: int, name: str = name, where: str = where
-            ) -> str:
-                at = "over all levels" if where == "all levels" else f"of level {where}"
-                return f"{name}, {request.method}, {boxes} boxes {at}"
-
-            goal = Goal(2.0) if where == "all levels" else None
-            yield from added_cost(settings, subject, [request], goal, case)
+            at = where if places is evenly else f"of level {where}"
+            title = f"{name}, {request.method}, {{}} boxes {at}".format
+            cost.run(request, title, Goal(2.0) if places is evenly else None)
+        yield from cost.rows()
 
 
-WORK = Work("FCOS and RetinaNet v2 (GroupNorm): detect and explain over detect", _run)
+WORK = Work("FCOS and RetinaNet v2 (GroupNorm): detect and explain over stock detect", _run)

@@ -18,6 +18,7 @@ from handlers.explainer import Explainer
 from handlers.schema import Explanation
 from tests.conftest import random_picture
 
+DIFFER = "maps DIFFER"
 # Names the folder with `bccd/`: pictures and a detector trained on them.
 DATA = "WHYBOX_DATA"
 
@@ -85,6 +86,12 @@ class Row:
     same: str = ""
     note: str = ""
     figures: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def wrong(self) -> bool:
+        """Beyond its limit, or not what the other side computed."""
+        missed = self.goal is not None and not self.goal.met(self.value)
+        return missed or self.same.startswith(DIFFER)
 
 
 @dataclass(frozen=True)
@@ -162,5 +169,5 @@ def difference(ours: Tensor, other: Tensor) -> float:
 
 def equal(largest: float, tolerance: float = 1e-3) -> str:
     """The verdict on the largest difference of two maps."""
-    verdict = "maps agree" if largest <= tolerance else "maps DIFFER"
+    verdict = "maps agree" if largest <= tolerance else DIFFER
     return f"{verdict}: {largest:.1e} of the largest value at most"
