@@ -173,7 +173,7 @@ class Explainer:
         one for a small blank square."""
         if picture is not None:
             with undisturbed(self.detector.model):
-                return survey(self.detector, self._prepare(picture))
+                return survey(self.detector, self.prepare(picture))
         if self._survey is None:
             self._survey = survey(self.detector, self.detector.sample())
         return self._survey
@@ -252,7 +252,8 @@ class Explainer:
         found: list[Detections | None] = [None] * len(pictures)
         names = self.detector.level_names()
         with undisturbed(self.detector.model):
-            for place, each in self.found(pictures, batch_size):
+            inputs = [self.prepare(picture) for picture in pictures]
+            for place, each in self.found(inputs, batch_size):
                 found[place] = to_detections(each.kept, names)
         return [each for each in found if each is not None]
 
@@ -273,21 +274,20 @@ class Explainer:
         """
         request = request or self.defaults
         self.check(request)
-        layers = self._places(request)
         explained: list[list[Explanation]] = [[] for _ in pictures]
         with undisturbed(self.detector.model):
-            for place, found in self.found(pictures, batch_size):
-                explained[place] = self._explain_one(found, request, layers)
+            inputs = [self.prepare(picture) for picture in pictures]
+            for place, found in self.found(inputs, batch_size):
+                explained[place] = self.explain_found(found, request)
         return explained
 
     def found(
-        self, pictures: Sequence[Tensor], batch_size: int | None
+        self, prepared: Sequence[Inputs], batch_size: int | None = None
     ) -> Iterator[tuple[int, Found]]:
-        """Each place in `pictures` and its results with all candidates; they run in batches of one
-        padded size. Arguments and errors as for `detect`; the model is to be `undisturbed`."""
+        """Each place in `prepared` and its results with all candidates; they run in batches of one
+        padded size. batch_size and errors as for `detect`; the model is to be `undisturbed`."""
         if batch_size is not None and batch_size < 1:
             raise RequestError("batch_size", batch_size, "an integer of at least 1")
-        prepared = [self._prepare(picture) for picture in pictures]
         groups: dict[tuple[int, ...], list[int]] = {}
         for place, inputs in enumerate(prepared):
             groups.setdefault(tuple(inputs.tensors.shape), []).append(place)
@@ -301,7 +301,9 @@ class Explainer:
             )
             yield from zip(group, found, strict=True)
 
-    def _prepare(self, picture: Tensor) -> Inputs:
+    def prepare(self, picture: Tensor) -> Inputs:
+        """The network's input for a picture, uint8 [3, H, W]. Raises PictureError for one that the
+        detector cannot take."""
         if picture.dtype != torch.uint8 or picture.dim() != 3 or picture.shape[0] != 3:
             raise PictureError(
                 "expected a uint8 RGB tensor [3, H, W], got"
@@ -310,9 +312,10 @@ class Explainer:
         with torch.no_grad():
             return self.detector.prepare(picture)
 
-    def _explain_one(
-        self, found: Found, request: ExplainRequest, layers: Sequence[Where]
-    ) -> list[Explanation]:
+    def explain_found(self, found: Found, request: ExplainRequest) -> list[Explanation]:
+        """What `explain` gives for one picture of `found`; `check` is to have seen the request, and
+        the model is to be `undisturbed`. Errors as for `explain`."""
+        layers = self._places(request)
         verdicts = Verdicts(found, self.detector.limits(), self.categories)
         chosen = self._chosen(verdicts, request)
         if not len(chosen):

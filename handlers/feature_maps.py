@@ -185,7 +185,7 @@ def feature_maps(explainer: Explainer, picture: Tensor, layers: Sequence[str]) -
             if module is not None:
                 watches[name] = _Watch(module)
                 stack.callback(watches[name].stop)
-        inputs = explainer._prepare(picture)
+        inputs = explainer.prepare(picture)
         found = _run(explainer, inputs, list(watches.values()))
     level_names = explainer.detector.level_names()
     levels = dict(zip(level_names, found.maps, strict=True))

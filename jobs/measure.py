@@ -230,7 +230,9 @@ class _Remembered:
         detector = self.explainer.detector
         with undisturbed(detector.model):
             # They are of one size, so come in their order.
-            for _, found in self.explainer.found(pictures, self.batch_size):
+            for _, found in self.explainer.found(
+                [self.explainer.prepare(each) for each in pictures], self.batch_size
+            ):
                 scores = found.raw.scores[found.kept.entries.candidate].clone()
                 scores[:, : detector.first_label] = 0
                 yield found.kept.boxes.cpu(), scores.cpu()

@@ -137,20 +137,20 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 @contextmanager
 def added_seconds(explainer: Explainer, settings: Settings) -> Iterator[list[float]]:
     """Seconds spent on explaining each picture once its boxes are known, appended as they come."""
-    explain_one = explainer._explain_one
+    explain_found = explainer.explain_found
     added: list[float] = []
 
     def timed(*arguments: Any) -> list[Explanation]:
         start = settings.clock()
-        explanations = explain_one(*arguments)
+        explanations = explain_found(*arguments)
         added.append(settings.clock() - start)
         return explanations
 
-    vars(explainer)["_explain_one"] = timed
+    vars(explainer)["explain_found"] = timed
     try:
         yield added
     finally:
-        del vars(explainer)["_explain_one"]
+        del vars(explainer)["explain_found"]
 
 
 def data_folder(name: str) -> Path:

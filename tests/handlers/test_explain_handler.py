@@ -75,7 +75,7 @@ def test_a_bug_spares_the_neighbours_and_tells_no_internals(
     def fail(*_: object) -> None:
         raise KeyError("a secret path")
 
-    monkeypatch.setattr(handler.explainer, "explain", fail)
+    monkeypatch.setattr(handler.endpoint.explainer, "explain_found", fail)
     (first, wrong), (second, right) = ask(handler, [(PICTURE, EXPLAIN), (PICTURE, {})])
     assert (first, second) == (500, 200)
     assert "secret" not in json.dumps(wrong)

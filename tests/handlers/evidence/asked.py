@@ -21,7 +21,7 @@ def evidence(
     """What `gather` finds for the best two boxes of a picture, of a request with `fields`."""
     request = ExplainRequest(max_detections=2, score_threshold=0.0, **fields)
     with undisturbed(explainer.detector.model), exact_float32():
-        found = explainer.network.find(explainer._prepare(picture))[0]
+        found = explainer.network.find(explainer.prepare(picture))[0]
         entries = found.kept.entries[: request.max_detections]
         part = explainer.detector.part(explainer._part_name(request.target), found, entries)
         target = find_target(str(request.target))

@@ -33,7 +33,7 @@ def of_the_peer(
 ) -> tuple[Tensor, Tensor]:
     """Its weights [C] for the class on a layer, and the layer's activation [C, h, w]."""
     model: Any = explainer.detector.model
-    module, pixels = getattr(model, layer or "layer4"), explainer._prepare(PICTURE).tensors
+    module, pixels = getattr(model, layer or "layer4"), explainer.prepare(PICTURE).tensors
     caught: list[Tensor] = []
     handle = module.register_forward_hook(lambda _, __, output: caught.append(output))
     model(pixels)

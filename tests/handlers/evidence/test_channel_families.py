@@ -47,7 +47,7 @@ def test_yolo_equals_a_loop_through_the_head(name: str) -> None:
 def test_queries_equal_a_loop_through_the_decoder(family: str) -> None:
     explainer = test_detr.explainer(family)
     (group,) = evidence(ablation.pieces, explainer, test_detr.PICTURE)
-    found = explainer.network.find(explainer._prepare(test_detr.PICTURE))[0]
+    found = explainer.network.find(explainer.prepare(test_detr.PICTURE))[0]
     entries = found.kept.entries[:2]
     assert len(group) == len(found.maps)
     for level, piece in enumerate(group):

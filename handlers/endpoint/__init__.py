@@ -1,0 +1,2 @@
+"""What the endpoint does with a batch of requests, without a word of TorchServe: read, detect,
+explain, write."""

@@ -1,0 +1,207 @@
+"""A batch of requests of all kinds: one look at all pictures, an answer of its own for each."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+
+from handlers.cam.registry import Evidence, evidence_of
+from handlers.detectors.base import Found, Inputs, to_detections
+from handlers.endpoint.answers import detection_rows, to_json
+from handlers.endpoint.describe import describe
+from handlers.endpoint.reading import Message, parse_message
+from handlers.endpoint.settings import Settings
+from handlers.endpoint.writing import (
+    Answer,
+    Explained,
+    NotAcceptableError,
+    error_answer,
+    explanations_answer,
+    picture_type,
+)
+from handlers.explainer import Explainer
+from handlers.fields import RequestError
+from handlers.images import PictureError
+from handlers.schema import ExplainRequest
+from handlers.tap import undisturbed
+from handlers.time_limit import OutOfTimeError, time_limit
+
+logger = logging.getLogger(__name__)
+
+PREDICT, EXPLAIN, DESCRIBE = "predict", "explain", "describe"
+# Masks that D-RISE and D-CLOSE look at where the request does not say.
+MASKS = 1000
+# Of what there seems to be time for, a trimmed request asks for so much.
+CAUTION = 0.8
+
+
+class TooCostlyError(RuntimeError):
+    """An explanation that cannot be done in the time there is for it."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One request of a batch. verb: PREDICT, EXPLAIN or DESCRIBE. fields: as the server hands them
+    over. accept: the header Accept, "" for none."""
+
+    verb: str
+    fields: Mapping[str, Any]
+    accept: str = ""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A request that was read: the network's input of its picture, and what to answer with."""
+
+    item: Item
+    message: Message
+    inputs: Inputs
+
+
+class Endpoint:
+    """Answers batches; each item of one by itself, whatever its neighbours are."""
+
+    def __init__(self, explainer: Explainer, settings: Settings) -> None:
+        self.explainer, self.settings = explainer, settings
+
+    def answer(self, items: Sequence[Item]) -> list[Answer]:
+        """As many answers as items, in their order. A bad item gets its own 4xx with a JSON
+        reason, and one that meets a bug a 500."""
+        deadline = time.monotonic() + self.settings.seconds
+        answers: dict[int, Answer] = {}
+        asked: dict[int, _Asked] = {}
+        for place, item in enumerate(items):
+            read = self._guarded(partial(self._read, item))
+            if isinstance(read, Answer):
+                answers[place] = read
+            else:
+                asked[place] = read
+        with torch.inference_mode(False), undisturbed(self.explainer.detector.model):
+            self._look(asked, answers, deadline)
+        return [answers[place] for place in range(len(items))]
+
+    def _guarded(self, run: Callable[[], Any]) -> Any:
+        """What `run` gives, or the answer for the error that it met."""
+        try:
+            return run()
+        except NotAcceptableError as error:
+            return error_answer(406, error)
+        except (RequestError, PictureError) as error:
+            return error_answer(400, error)
+        except TooCostlyError as error:
+            return error_answer(422, error)
+        except Exception as error:  # the server would answer 503 to the whole batch
+            logger.exception("a request failed")
+            return error_answer(500, error, "internal error; the server's log has it")
+
+    def _read(self, item: Item) -> _Asked | Answer:
+        if item.verb == DESCRIBE:
+            return Answer(to_json(describe(self.explainer)))
+        message = parse_message(item.fields, self.explainer.defaults)
+        if item.verb == PREDICT:
+            _check_prediction(message)
+        elif message.options.format == "overlay":
+            picture_type(item.accept)
+        self.explainer.check(message.request)
+        return _Asked(item, message, self.explainer.prepare(message.picture))
+
+    def _look(
+        self, asked: Mapping[int, _Asked], answers: dict[int, Answer], deadline: float
+    ) -> None:
+        """Adds an answer for each of `asked`; those of one input size share a forward pass."""
+        places = list(asked)
+        try:
+            found = self.explainer.found([asked[place].inputs for place in places])
+            for number, each in found:
+                place = places[number]
+                # What others leave of their shares is for those that come after them.
+                waiting = sum(each not in answers for each in places)
+                share = (deadline - time.monotonic()) / waiting
+                answers[place] = self._guarded(partial(self._answer, asked[place], each, share))
+        except Exception as error:  # of the shared pass: whose it is shows when each runs alone
+            left = {place: asked[place] for place in places if place not in answers}
+            if len(asked) == 1:
+                answers |= {place: self._guarded(partial(_reraise, error)) for place in left}
+                return
+            for place, own in left.items():
+                self._look({place: own}, answers, deadline)
+
+    def _answer(self, asked: _Asked, found: Found, seconds: float) -> Answer:
+        message = asked.message
+        if asked.item.verb == PREDICT:
+            detections = to_detections(found.kept, self.explainer.detector.level_names())
+            chosen = self.explainer.choose(detections.labels, detections.scores, message.request)
+            return Answer(to_json(detection_rows(detections, chosen, self.explainer.categories)))
+        limit = min(seconds, message.options.time_limit or seconds)
+        explained = self._explain(message, found, limit)
+        return explanations_answer(
+            explained, message.options.format, asked.item.accept, self.settings.max_response_size
+        )
+
+    def _explain(self, message: Message, found: Found, seconds: float) -> Explained:
+        """Within so many seconds. Raises TooCostlyError."""
+        request = self.explainer.resolved(message.request)
+        if evidence_of(request.method) is Evidence.MASKS and request.masks is None:
+            request = replace(request, masks=MASKS)
+        deadline, trimmed = time.monotonic() + seconds, dict[str, int]()
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                with time_limit(left):
+                    explanations = self.explainer.explain_found(found, request)
+                return Explained(message.picture, request, explanations, trimmed)
+            except OutOfTimeError as error:
+                left = deadline - time.monotonic()
+                fewer = self._trimmed(request, found, left / error.needed)
+                if message.options.over_limit != "trim" or not fewer or left <= 0:
+                    raise _too_costly(error, seconds, trimmable=bool(fewer)) from error
+                trimmed |= fewer
+                changes: dict[str, Any] = dict(fewer)
+                request = replace(request, **changes)
+
+    def _trimmed(self, request: ExplainRequest, found: Found, share: float) -> dict[str, int]:
+        """Fields with which the request costs at most this share of what it does; none if there is
+        nothing to be had by fewer boxes or masks."""
+        share *= CAUTION
+        evidence = evidence_of(request.method)
+        if evidence is Evidence.MASKS:
+            assert request.masks is not None  # _explain has filled it in
+            fewer, name, now = int(request.masks * share), "masks", request.masks
+        elif evidence is Evidence.CHANNELS_AS_MASKS or request.box or request.sum_boxes:
+            return {}
+        elif request.candidates:
+            fewer, name, now = int(request.candidates * share), "candidates", request.candidates
+        else:
+            kept = found.kept.entries
+            now = len(self.explainer.choose(kept.labels, kept.scores, request))
+            fewer, name = int(now * share), "max_detections"
+        return {name: fewer} if 0 < fewer < now else {}
+
+
+def _check_prediction(message: Message) -> None:
+    if message.options.format != "json":
+        raise RequestError("format", message.options.format, "json, for predictions")
+    if message.request.box or message.request.candidates:
+        raise RequestError("box or candidates", "a prediction", "only in explanations")
+
+
+def _too_costly(error: OutOfTimeError, seconds: float, trimmable: bool) -> TooCostlyError:
+    advice = "choose a cheaper method or layer"
+    if trimmable:
+        advice = (
+            "ask for fewer boxes or masks, or with over_limit=trim for as many as there is time"
+        )
+    return TooCostlyError(
+        f"explaining this takes {error.needed:.3g} s or more, and there are {seconds:.3g} s for it:"
+        f" {advice}"
+    )
+
+
+def _reraise(error: Exception) -> None:
+    raise error
