@@ -99,6 +99,15 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--archive", required=True, action="append", type=Path, metavar="FILE", dest="archives"
     )
+    serve.add_argument(
+        "--digest",
+        action="append",
+        default=[],
+        dest="digests",
+        metavar="HEX",
+        help="serve no archive of another digest; several may be given, or archive_digests= in the"
+        " configuration",
+    )
     serve.add_argument("--folder", type=Path, default=SERVE_FOLDER, help="keys, logs and models")
     serve.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="config.properties")
     serve.add_argument("--free-ports", action="store_true", help="not those of the configuration")
@@ -169,6 +178,7 @@ def _serve(options: argparse.Namespace) -> int:
             config=options.config,
             ports=Ports() if options.free_ports else None,
             java_home=options.java,
+            digests=tuple(options.digests),
         )
     )
     try:

@@ -24,23 +24,25 @@ import urllib.request
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from archives.processes import MARKER, ServerState, executable, state_file
+from archives.served import Served, copy_archives
 from archives.server_config import (
     HOST,
     Ports,
     ServerConfigError,
     ServerConflictError,
+    allowed_digests,
     choose_ports,
     find_java,
     write_config,
     write_private,
 )
-from archives.verify import verify
-from handlers.manifest import ArchiveError
+from handlers.endpoint.settings import RESPONSE_SIZE_VARIABLE
 
 __all__ = [
     "Ports",
@@ -61,8 +63,6 @@ POLL_SECONDS = 0.1
 STOP_SECONDS = 15.0
 # What a Unix socket's path may hold; TorchServe talks to its workers through sockets in TEMP.
 MAX_SOCKET_PATH = 107
-# Every process of a server carries this variable, so that stopping can never meet another's.
-MARKER = "WHYBOX_SERVER"
 # Variables that change which code or configuration TorchServe reads.
 CLEARED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "CLASSPATH")
 LOCK = "whybox.lock"
@@ -80,7 +80,9 @@ class ServerError(RuntimeError):
 class ServerOptions:
     """How to start a server.
 
-    archives: .mar files to serve, each under its manifest's name.
+    archives: .mar files to serve, each under its manifest's name; of several versions of one name
+        the first is answered where a request names none.
+    digests: those that may be served, besides the configuration's archive_digests; none for any.
     folder: where the server keeps everything; made if missing, one server at a time.
     config: TorchServe's properties, of which addresses, model store and models are filled in.
     ports: None for those that `config` names.
@@ -92,26 +94,22 @@ class ServerOptions:
     config: Path = DEFAULT_CONFIG
     ports: Ports | None = None
     java_home: Path | None = None
-
-
-@dataclass(frozen=True)
-class _State:
-    """What server.json says: marker value, process group, ports, and the models served."""
-
-    identity: str
-    group: int
-    ports: Ports
-    models: tuple[str, ...]
+    digests: tuple[str, ...] = ()
 
 
 class Server:
     """A TorchServe that was started, in this process or another; stops it when used with `with`."""
 
-    def __init__(self, folder: Path, state: _State) -> None:
+    def __init__(self, folder: Path, state: ServerState) -> None:
         self.folder = folder
-        self.models = state.models
+        self.served = state.served
         self.ports = state.ports
         self._state = state
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Their names, each once."""
+        return tuple(dict.fromkeys(each.name for each in self.served))
 
     @property
     def inference_url(self) -> str:
@@ -155,16 +153,17 @@ class Server:
 
     def processes(self) -> list[int]:
         """Ids of the server's live processes: Java and the Python workers."""
-        return _processes(self._state)
+        return self._state.processes()
 
     def wait_ready(self, timeout: float = READY_SECONDS) -> None:
-        """Returns when every model has a worker that has loaded it.
+        """Returns when every version of every model has a worker that has loaded it and explained
+        a first picture.
 
         timeout: seconds. Raises ServerError, with the end of the log, if the server died, a model
         could not be loaded, or the time is over.
         """
         deadline = time.monotonic() + timeout
-        waiting = list(self.models)
+        waiting = list(self.served)
         absent = 0
         while waiting:
             # Twice, because a process has no environment for a moment while it begins.
@@ -174,18 +173,19 @@ class Server:
             if failed := LOAD_FAILED.search(self._log("ts_log.log")):
                 raise self._failure(f"TorchServe could not load {failed[1]}")
             if time.monotonic() > deadline:
-                raise self._failure(f"{', '.join(waiting)} not ready after {timeout:.0f} s")
-            waiting = [model for model in waiting if not self._is_ready(model)]
+                names = ", ".join(f"{each.name} {each.version}" for each in waiting)
+                raise self._failure(f"{names} not ready after {timeout:.0f} s")
+            waiting = [each for each in waiting if not self._is_ready(each)]
             if waiting:
                 time.sleep(POLL_SECONDS)
         for kind in HEADER_FILES:
             write_private(self.header_file(kind), f"Authorization: Bearer {self._token(kind)}\n")
 
-    def _is_ready(self, model: str) -> bool:
+    def _is_ready(self, served: Served) -> bool:
         # Only the management address knows: /ping is healthy before any worker has loaded.
         if not self.key_file.exists():
             return False
-        url = f"{self.management_url}/models/{model}"
+        url = f"{self.management_url}/models/{served.name}/{served.version}"
         try:
             request = urllib.request.Request(
                 url, headers={"Authorization": f"Bearer {self.management_token}"}
@@ -227,14 +227,14 @@ class Server:
         self.key_file.unlink(missing_ok=True)
         for kind in HEADER_FILES:
             self.header_file(kind).unlink(missing_ok=True)
-        _state_file(self.folder).unlink(missing_ok=True)
+        state_file(self.folder).unlink(missing_ok=True)
         for name in ("temp", "model_store"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _signal(self, number: signal.Signals) -> None:
         processes = self.processes()
         # A polite signal goes to Java alone, which would replace a worker that ended first.
-        polite = [each for each in processes if _executable(each) == "java"]
+        polite = [each for each in processes if executable(each) == "java"]
         for process in polite if number == signal.SIGTERM and polite else processes:
             with suppress(ProcessLookupError):  # It ended meanwhile.
                 os.kill(process, number)
@@ -254,14 +254,11 @@ class Server:
 def running(folder: Path) -> Server | None:
     """The server that runs in `folder`, or None; also one that another process started."""
     try:
-        values = json.loads(_state_file(folder).read_bytes())
+        state = ServerState.read(folder)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
-        raise ServerError(f"{_state_file(folder)} cannot be read: {error}") from error
-    state = _State(
-        values["identity"], values["group"], Ports(**values["ports"]), tuple(values["models"])
-    )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ServerError(f"{state_file(folder)} cannot be read: {error!r}") from error
     server = Server(folder.resolve(), state)
     return server if server.processes() else None
 
@@ -289,13 +286,15 @@ def start(options: ServerOptions) -> Server:
         if len(os.fsencode(socket_path)) > MAX_SOCKET_PATH:
             raise ServerConfigError(f"the path of {folder} is too long for sockets; use a shorter")
         ports = choose_ports(options.config, options.ports)
-        models = _copy_archives(options.archives, folder / "model_store")
-        write_config(options.config, folder, models, ports)
-        return _launch(folder, java_home, ports, models)
+        digests = (*options.digests, *allowed_digests(options.config))
+        served = copy_archives(options.archives, folder / "model_store", digests)
+        files = [(each.name, each.file) for each in served]
+        largest = write_config(options.config, folder, files, ports)
+        return _launch(folder, java_home, ServerState(uuid.uuid4().hex, 0, ports, served), largest)
 
 
-def _launch(folder: Path, java_home: Path, ports: Ports, models: dict[str, str]) -> Server:
-    identity = uuid.uuid4().hex
+def _launch(folder: Path, java_home: Path, state: ServerState, max_response_size: int) -> Server:
+    """state: its group becomes that of the process which is started."""
     environment = {
         name: value
         for name, value in os.environ.items()
@@ -307,7 +306,8 @@ def _launch(folder: Path, java_home: Path, ports: Ports, models: dict[str, str])
         "TEMP": str(folder / "temp"),
         "LOG_LOCATION": str(folder / "logs"),
         "METRICS_LOCATION": str(folder / "logs"),
-        MARKER: identity,
+        RESPONSE_SIZE_VARIABLE: str(max_response_size),
+        MARKER: state.identity,
     }
     command = [sys.executable, "-P", "-m", "ts.model_server", "--start", "--ncs"]
     command += ["--ts-config", str(folder / "config.properties")]
@@ -322,65 +322,16 @@ def _launch(folder: Path, java_home: Path, ports: Ports, models: dict[str, str])
             # A group of its own: Ctrl-C goes to whoever started the server, who then stops it.
             start_new_session=True,
         )
-        state = _State(identity, launcher.pid, ports, tuple(models))
+        state = replace(state, group=launcher.pid)
         server = Server(folder, state)
         try:
-            write_private(_state_file(folder), json.dumps(asdict(state)))
+            state.write(folder)
             launcher.wait(timeout=60)
         except BaseException:
             launcher.kill()
             server.stop()
             raise
     return server
-
-
-def _copy_archives(archives: tuple[Path, ...], store: Path) -> dict[str, str]:
-    """Copies into the store, verified there: what TorchServe reads is what was checked."""
-    models: dict[str, str] = {}
-    if not archives:
-        raise ServerConfigError("no archive to serve; give at least one")
-    for number, archive in enumerate(archives):
-        if not archive.is_file():
-            raise ArchiveError(f"there is no archive at {archive}; build it or correct the path")
-        copy = store / f"{number}.mar"
-        shutil.copyfile(archive, copy)
-        try:
-            manifest = verify(copy)
-        except ArchiveError as error:
-            raise type(error)(str(error).replace(str(copy), str(archive))) from error
-        if manifest.name in models:
-            raise ServerConfigError(f"two archives are named {manifest.name}; serve one of them")
-        models[manifest.name] = copy.name
-    return models
-
-
-def _processes(state: _State) -> list[int]:
-    """Live processes of the state's group that carry its marker, by what /proc says."""
-    found = []
-    marker = f"{MARKER}={state.identity}".encode()
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdecimal():
-            continue
-        try:
-            status = (folder / "stat").read_text(errors="replace").rpartition(")")[2].split()
-            if status[0] in "ZX" or int(status[2]) != state.group:
-                continue
-            if marker in (folder / "environ").read_bytes().split(b"\0"):
-                found.append(int(folder.name))
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue  # It ended meanwhile, or belongs to another user.
-    return sorted(found)
-
-
-def _executable(process: int) -> str:
-    try:
-        return Path(os.readlink(f"/proc/{process}/exe")).name
-    except OSError:
-        return ""
-
-
-def _state_file(folder: Path) -> Path:
-    return folder / "server.json"
 
 
 def _claim(folder: Path) -> None:

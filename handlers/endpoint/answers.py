@@ -14,6 +14,8 @@ from handlers.images import Geometry
 from handlers.render import encode_heatmap
 from handlers.schema import Detections, ExplainRequest, Explanation
 
+SPARE = 20  # bytes
+
 
 @dataclass(frozen=True)
 class PictureSize:
@@ -92,8 +94,9 @@ class ExplanationsAnswer:
 
     request: what was explained, with all defaults filled in.
     explanations: best score first.
-    omitted_heatmaps: how many of them have no heatmap, because the server's limit on the size of an
-        answer was reached: those that score least.
+    omitted_heatmaps: how many have none, because the server's limit on the size of an answer was
+        reached: those that score least.
+    omitted_explanations: how many are left out altogether, for the same reason.
     trimmed: fields of the request that were lowered to keep within its time limit.
     """
 
@@ -101,28 +104,31 @@ class ExplanationsAnswer:
     request: Mapping[str, Any]
     explanations: tuple[ExplanationAnswer, ...]
     omitted_heatmaps: int = 0
+    omitted_explanations: int = 0
     trimmed: Mapping[str, int] = field(default_factory=dict)
 
     def within(self, most: int) -> ExplanationsAnswer:
-        """The same in at most `most` bytes of JSON, if leaving out heatmaps can do that."""
-        answer = self
-        while len(to_json(asdict(answer))) > most and answer.omitted_heatmaps < len(
-            answer.explanations
-        ):
-            answer = answer._with_fewer(most)
-        return answer
-
-    def _with_fewer(self, most: int) -> ExplanationsAnswer:
-        """Without the last heatmaps, as many as it takes, at least one."""
+        """The same in at most `most` bytes of JSON, as far as leaving out heatmaps and then whole
+        explanations can do that; always those that score least."""
         excess = len(to_json(asdict(self))) - most
-        left = len(self.explanations) - self.omitted_heatmaps
-        while left and excess > 0:
-            left -= 1
-            heatmap = self.explanations[left].heatmap
-            excess -= len(to_json(asdict(heatmap))) - len(b"null") if heatmap else 0
-        kept = self.explanations[:left]
-        bare = tuple(replace(each, heatmap=None) for each in self.explanations[left:])
-        return replace(self, explanations=kept + bare, omitted_heatmaps=len(bare))
+        if excess <= 0:
+            return self
+        excess += SPARE  # the numbers of what is omitted have more digits then
+        kept = len(self.explanations)
+        while kept and excess > 0:
+            kept -= 1
+            excess -= len(to_json(asdict(self.explanations[kept])["heatmap"])) - len(b"null")
+        bare = [replace(each, heatmap=None) for each in self.explanations[kept:]]
+        omitted = 0
+        while bare and excess > 0:
+            excess -= len(to_json(asdict(bare.pop()))) + len(b", ")
+            omitted += 1
+        return replace(
+            self,
+            explanations=self.explanations[:kept] + tuple(bare),
+            omitted_heatmaps=len(bare) + omitted,
+            omitted_explanations=omitted,
+        )
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,13 @@ logger = logging.getLogger(__name__)
 PREDICT, EXPLAIN, DESCRIBE = "predict", "explain", "describe"
 # Masks that D-RISE and D-CLOSE look at where the request does not say.
 MASKS = 1000
+WARM_UP_SIZE = (480, 640)
 # Of what there seems to be time for, a trimmed request asks for so much.
 CAUTION = 0.8
 
 
 class TooCostlyError(RuntimeError):
-    """An explanation that cannot be done in the time there is for it."""
+    """An answer for which there is not the time, or that is too large."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,19 @@ class Endpoint:
     def __init__(self, explainer: Explainer, settings: Settings) -> None:
         self.explainer, self.settings = explainer, settings
 
+    def warm_up(self) -> None:
+        """Explains a picture, so that the first request does not wait for what happens only once:
+        memory, kernels, compiling. Called before the server counts this worker as ready."""
+        generator = torch.Generator().manual_seed(0)
+        picture = torch.randint(256, (3, *WARM_UP_SIZE), dtype=torch.uint8, generator=generator)
+        request = replace(self.explainer.defaults, score_threshold=0.0, max_detections=1)
+        start = time.monotonic()
+        try:
+            self.explainer.explain([picture], request)
+        except RequestError as error:  # requests that name another method may do
+            logger.warning("the archive's default request cannot be served: %s", error)
+        logger.info("the first explanation took %.2f s", time.monotonic() - start)
+
     def answer(self, items: Sequence[Item]) -> list[Answer]:
         """As many answers as items, in their order. A bad item gets its own 4xx with a JSON
         reason, and one that meets a bug a 500."""
@@ -84,7 +98,20 @@ class Endpoint:
                 asked[place] = read
         with torch.inference_mode(False), undisturbed(self.explainer.detector.model):
             self._look(asked, answers, deadline)
-        return [answers[place] for place in range(len(items))]
+        return [self._small_enough(answers[place]) for place in range(len(items))]
+
+    def _small_enough(self, answer: Answer) -> Answer:
+        """An error instead of an answer that would cost the worker its life."""
+        most = self.settings.max_response_size
+        if len(answer.body) <= most:
+            return answer
+        return error_answer(
+            422,
+            TooCostlyError(
+                f"the answer would have {len(answer.body)} bytes, and the server sends {most}: ask"
+                " for fewer boxes with max_detections or score_threshold"
+            ),
+        )
 
     def _guarded(self, run: Callable[[], Any]) -> Any:
         """What `run` gives, or the answer for the error that it met."""

@@ -9,6 +9,7 @@ from archives.server import DEFAULT_CONFIG
 from archives.server_config import (
     Ports,
     ServerConfigError,
+    allowed_digests,
     choose_ports,
     write_config,
     write_private,
@@ -39,7 +40,8 @@ def test_what_ships_is_locked_down(name: str, value: str) -> None:
 
 
 def test_what_is_served_is_filled_in(tmp_path: Path) -> None:
-    write_config(DEFAULT_CONFIG, tmp_path, {"a": "0.mar", "b": "1.mar"}, Ports(1, 2, 3, 4, 5))
+    models = [("a", "0.mar"), ("b", "1.mar"), ("b", "2.mar")]
+    assert write_config(DEFAULT_CONFIG, tmp_path, models, Ports(1, 2, 3, 4, 5)) == 67108864
     written = properties(tmp_path / "config.properties")
     assert written == properties(DEFAULT_CONFIG) | {
         "inference_address": "http://127.0.0.1:1",
@@ -48,8 +50,22 @@ def test_what_is_served_is_filled_in(tmp_path: Path) -> None:
         "grpc_inference_port": "4",
         "grpc_management_port": "5",
         "model_store": str(tmp_path / "model_store"),
-        "load_models": "a=0.mar,b=1.mar",
+        "load_models": "a=0.mar,b=1.mar,b=2.mar",
     }
+
+
+def test_digests_that_may_be_served(tmp_path: Path) -> None:
+    config = tmp_path / "mine.properties"
+    config.write_text(f"archive_digests={'a' * 64}, {'0' * 64}\nmax_response_size=10\n")
+    assert allowed_digests(config) == ("a" * 64, "0" * 64)
+    assert allowed_digests(DEFAULT_CONFIG) == ()
+    assert write_config(config, tmp_path, [], Ports()) == 10
+    assert "archive_digests" not in properties(tmp_path / "config.properties")
+    config.write_text("archive_digests=latest\nmax_response_size=much\n")
+    with pytest.raises(ServerConfigError, match="archive_digests has 'latest'"):
+        allowed_digests(config)
+    with pytest.raises(ServerConfigError, match="max_response_size is 'much'"):
+        write_config(config, tmp_path, [], Ports())
 
 
 def test_zero_stands_for_a_free_port() -> None:

@@ -14,10 +14,10 @@ from torch import Tensor
 from handlers import time_limit
 from handlers.detectors.base import Inputs
 from handlers.endpoint import batch as module
-from handlers.endpoint.batch import EXPLAIN, PREDICT, Endpoint, Item
+from handlers.endpoint.batch import DESCRIBE, EXPLAIN, PREDICT, Endpoint, Item
 from handlers.endpoint.settings import Settings
 from handlers.explainer import Explainer
-from handlers.schema import ExplainRequest
+from handlers.schema import ExplainRequest, RequestError
 from tests.conftest import random_picture
 
 
@@ -210,6 +210,29 @@ def test_a_mask_count_is_filled_in(endpoint: Endpoint, monkeypatch: pytest.Monke
     slow = Slow(endpoint, monkeypatch)
     (answer,) = endpoint.answer([item(EXPLAIN, WIDE, method="drise")])
     assert slow.requests[0].masks == json.loads(answer.body)["request"]["masks"] == 1000
+
+
+def test_an_answer_that_cannot_be_made_smaller_is_refused(endpoint: Endpoint) -> None:
+    endpoint.settings = Settings(max_response_size=300)
+    answers = endpoint.answer([item(PREDICT, WIDE), item(EXPLAIN, WIDE), Item(DESCRIBE, {})])
+    assert [each.status for each in answers] == [422, 422, 500]  # which has no archive to describe
+    assert b"and the server sends 300: ask for fewer boxes" in answers[0].body
+
+
+def test_the_first_request_is_not_the_first_explanation(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked: list[ExplainRequest] = []
+
+    def refused(pictures: Any, request: ExplainRequest) -> None:
+        asked.append(request)
+        raise RequestError("method", "odam", "eigencam")
+
+    endpoint.warm_up()
+    monkeypatch.setattr(endpoint.explainer, "explain", refused)
+    endpoint.warm_up()
+    assert asked == [replace(endpoint.explainer.defaults, score_threshold=0.0, max_detections=1)]
+    assert "default request cannot be served: method: got 'odam'" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from handlers.endpoint.answers import detection_rows, to_json
+from handlers.endpoint.answers import SPARE, detection_rows, to_json
 from handlers.endpoint.reading import AnswerOptions
 from handlers.endpoint.writing import (
     OMITTED,
@@ -106,7 +106,7 @@ def test_an_answer_that_is_too_large_has_fewer_maps_and_says_so(
     assert fields["omitted_heatmaps"] == kept.count(False) > 0
     # One more would not have fitted.
     first = whole["explanations"][kept.index(False)]["heatmap"]
-    assert len(answer.body) + len(json.dumps(first)) - len("null") > most
+    assert len(answer.body) + len(json.dumps(first)) - len("null") + SPARE > most
     for one, other in zip(fields["explanations"], whole["explanations"], strict=True):
         assert {**other, "heatmap": one["heatmap"]} == one
 
@@ -119,6 +119,15 @@ def test_an_answer_that_is_too_large_has_fewer_maps_and_says_so(
     assert f"heatmap_{5 - omitted}" in arrays
     assert f"heatmap_{6 - omitted}" not in arrays
     assert len(arrays["boxes"]) == 6
+
+
+def test_where_no_maps_are_too_much_there_are_fewer_explanations(explained: Explained) -> None:
+    answer = explanations_answer(explained, "json", "", 2000)
+    assert len(answer.body) <= 2000
+    fields = json.loads(answer.body)
+    kept = len(fields["explanations"])
+    assert (fields["omitted_heatmaps"], fields["omitted_explanations"]) == (6, 6 - kept)
+    assert 0 < kept < 6
 
 
 @pytest.mark.parametrize(
