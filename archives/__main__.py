@@ -1,4 +1,4 @@
-"""`python -m archives build | verify | serve | stop`; `--help` after each says what it takes."""
+"""`python -m archives build | verify | schemas | serve | stop`; each says more with `--help`."""
 
 from __future__ import annotations
 
@@ -94,6 +94,10 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(command=_verify)
     check.add_argument("archives", nargs="+", type=Path, metavar="FILE")
 
+    schemas = commands.add_parser("schemas", help="write JSON Schemas of requests and answers")
+    schemas.set_defaults(command=_schemas)
+    schemas.add_argument("--output", required=True, type=Path, metavar="FOLDER")
+
     serve = commands.add_parser("serve", help="verify archives and start TorchServe on them")
     serve.set_defaults(command=_serve)
     serve.add_argument(
@@ -165,6 +169,13 @@ def _describe(path: Path) -> None:
         f" {len(manifest.categories) - background} categories, digest {manifest.digest}"
         + (f", brings {own}" if own else "")
     )
+
+
+def _schemas(options: argparse.Namespace) -> int:
+    from archives.build import write_schemas  # as for _build
+
+    write_schemas(options.output)
+    return DONE
 
 
 def _serve(options: argparse.Namespace) -> int:

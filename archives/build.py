@@ -22,12 +22,14 @@ import handlers
 from archives.model import TORCHSCRIPT_FILE, BuildOptions, Model, read_model
 from archives.verify import TORCHSERVE_MANIFEST, verify
 from archives.weights import WEIGHTS
+from handlers.endpoint.json_schema import schemas
 from handlers.manifest import MANIFEST_NAME, Manifest
 
 __all__ = ["BuildError", "BuildOptions", "build"]
 
 HANDLER = "explain_handler.py"
 MODEL_CONFIG = "model-config.yaml"
+SCHEMAS = "schemas"
 # TorchServe puts the name into URLs, file names and its configuration's comma-separated lists.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,3}")
@@ -123,6 +125,14 @@ def _write_content(content: Path, model: Model) -> None:
         }
         safetensors.torch.save_file(separate, content / WEIGHTS)
     (content / MODEL_CONFIG).write_text(MODEL_CONFIG_TEXT, encoding="utf-8")
+    write_schemas(content / SCHEMAS)
+
+
+def write_schemas(folder: Path) -> None:
+    """JSON Schemas of what the endpoint reads and answers, NAME.json each."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, schema in schemas().items():
+        (folder / f"{name}.json").write_text(json.dumps(schema, indent=1) + "\n", encoding="utf-8")
 
 
 def _digests(content: Path) -> dict[str, str]:

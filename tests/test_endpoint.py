@@ -7,6 +7,7 @@ import io
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import jsonschema
 import numpy as np
 import pytest
 import requests
@@ -14,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from archives.server import Server
+from handlers.endpoint.json_schema import schemas
 from handlers.explainer import Explainer, ExplainRequest
 from handlers.images import to_image
 from handlers.render import encode_jpeg, overlay_all
@@ -79,6 +81,31 @@ def test_explanations_with_fields(endpoint: Server, demo: Explainer) -> None:
         assert np.abs(restored - each.heatmap.numpy()).max() <= tolerance
 
 
+@pytest.mark.parametrize(
+    ("verb", "fields", "schema"),
+    [
+        ("explanations", {}, "explanations"),
+        ("explanations", {"layer": "emitting,roi", "fuse": True, "box": [1, 2, 90, 90]}, ""),
+        ("explanations", {"sum_boxes": True, "over_limit": "trim", "time_limit": 60}, ""),
+        ("explanations", {"method": "eigencam", "score_threshold": 1}, ""),
+        ("predictions", {"max_detections": 2}, "predictions"),
+        ("predictions", {"format": "overlay"}, "error"),
+        ("explanations", {"method": "gradcamm"}, "error"),
+    ],
+)
+def test_requests_and_answers_are_as_their_schemas_say(
+    endpoint: Server, verb: str, fields: dict[str, Any], schema: str
+) -> None:
+    body = {"picture": BASE64, **fields}
+    answer = post(endpoint, verb, json=body)
+    assert (answer.status_code == 400) is (schema == "error")
+    known = schemas()
+    jsonschema.validate(answer.json(), known[schema or "explanations"])
+    jsonschema.validate(body, known["explain-request"])
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**body, "methd": "odam"}, known["explain-request"])
+
+
 def test_overlay_is_the_rendered_picture(endpoint: Server, demo: Explainer) -> None:
     answer = post(endpoint, "explanations", files={"picture": PNG}, data={"format": "overlay"})
     assert answer.headers["content-type"] == "image/jpeg"
@@ -96,6 +123,7 @@ def test_describe(endpoint: Server, demo: Explainer) -> None:
         timeout=60,
     )
     described = answer.json()[0]["customizedMetadata"]
+    jsonschema.validate(described, schemas()["description"])
     assert demo.manifest is not None
     assert described["digest"] == demo.manifest.digest
     assert described["categories"] == list(demo.categories[1:])

@@ -54,7 +54,7 @@ class ExplanationAnswer:
 
     index: the detection's place among all of its picture; of a candidate its place among those.
     box: x1, y1, x2, y2 in pixels of the picture.
-    label, category: its number and its name. score: 0 ... 1.
+    label: its category's number. category: its category's name. score: 0 ... 1.
     method, target, layer: what was asked. level: the feature map that emitted the box.
     heatmap: whole, also where `in_box` is set; null where the answer would have been too large.
     geometry: places the heatmap's grid on the picture.
@@ -143,7 +143,10 @@ class ErrorReason:
 
 @dataclass(frozen=True)
 class ErrorAnswer:
-    """The answer of a request that failed, with status 400 and above."""
+    """The answer of a request that failed, with status 400 and above.
+
+    error: why it did.
+    """
 
     error: ErrorReason
 

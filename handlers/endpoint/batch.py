@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -129,7 +129,7 @@ class Endpoint:
 
     def _read(self, item: Item) -> _Asked | Answer:
         if item.verb == DESCRIBE:
-            return Answer(to_json(describe(self.explainer)))
+            return Answer(to_json(asdict(describe(self.explainer))))
         message = parse_message(item.fields, self.explainer.defaults)
         if item.verb == PREDICT:
             _check_prediction(message)

@@ -14,6 +14,7 @@ from archives.__main__ import main
 from archives.build import BuildOptions, build
 from archives.verify import verify
 from handlers.archive import read_archive
+from handlers.endpoint import json_schema
 
 TREE = Path(handlers.__file__).parent
 
@@ -42,7 +43,8 @@ def test_contents(archive: Path) -> None:
         handler = opened.read("explain_handler.py")
     code = {f"handlers/{file.relative_to(TREE).as_posix()}" for file in TREE.rglob("*.py")}
     others = {"explain_handler.py", "model-config.yaml", "weights.safetensors", "whybox.json"}
-    assert names == sorted({*code, *others, "MAR-INF/MANIFEST.json"})
+    schemas = {f"schemas/{name}.json" for name in json_schema.schemas()}
+    assert names == sorted({*code, *others, *schemas, "MAR-INF/MANIFEST.json"})
     assert handler == (TREE / "explain_handler.py").read_bytes()
 
 
