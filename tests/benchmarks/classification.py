@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,17 @@ def _of_network(name: str, settings: Settings) -> Iterator[Row]:
         )
 
 
+@contextmanager
+def _copied(layer: nn.Module) -> Iterator[None]:
+    """The network goes on with a copy of the layer's output: otherwise an in-place ReLU, as DenseNet
+    has one, overwrites what the peers' hooks have seen."""
+    handle = layer.register_forward_hook(lambda module, given, output: output.clone())
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 def _pytorch_grad_cam(
     model: nn.Module, layer: str, prepared: Callable[[], Tensor], native: dict[str, Tensor]
 ) -> Callable[[], None]:
@@ -137,7 +149,10 @@ def _pytorch_grad_cam(
             return found
 
     def run() -> None:
-        with Native(model, [model.get_submodule(layer)]) as cam:
+        with (
+            Native(model, [model.get_submodule(layer)]) as cam,
+            _copied(model.get_submodule(layer)),
+        ):
             cam(prepared(), None)
 
     return run
@@ -149,7 +164,7 @@ def _torchcam(
     from torchcam.methods import GradCAM
 
     def run() -> None:
-        with GradCAM(model, layer) as cam:
+        with GradCAM(model, layer) as cam, _copied(model.get_submodule(layer)):
             scores = model(prepared())
             (maps,) = cam(scores.argmax(1).tolist(), scores, normalized=False)
             native["torchcam"] = maps.detach().cpu()
