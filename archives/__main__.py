@@ -88,6 +88,14 @@ def _parser() -> argparse.ArgumentParser:
     build.add_argument("--name", required=True, help="the model's name in URLs")
     build.add_argument("--version", required=True, help="numbers, as in 1.0")
     build.add_argument("--export-path", required=True, type=Path, metavar="FOLDER")
+    build.add_argument(
+        "--allow-bucket",
+        action="append",
+        default=[],
+        dest="buckets",
+        metavar="NAME",
+        help="requests may name objects of this S3 bucket instead of sending a picture",
+    )
     build.add_argument("--force", action="store_true", help="replace an archive that is there")
 
     check = commands.add_parser("verify", help="check archives without loading them")
@@ -141,6 +149,7 @@ def _build(options: argparse.Namespace) -> int:
         categories=options.categories,
         force=options.force,
         model_file=options.model_file,
+        buckets=tuple(options.buckets),
     )
     try:
         path = build(wanted)

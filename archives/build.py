@@ -17,12 +17,14 @@ from pathlib import Path
 import safetensors.torch
 import torch
 import torchvision
+import yaml
 
 import handlers
 from archives.model import TORCHSCRIPT_FILE, BuildOptions, Model, read_model
 from archives.verify import TORCHSERVE_MANIFEST, verify
 from archives.weights import WEIGHTS
 from handlers.endpoint.json_schema import schemas
+from handlers.endpoint.settings import OWN_BLOCK
 from handlers.manifest import MANIFEST_NAME, Manifest
 
 __all__ = ["BuildError", "BuildOptions", "build"]
@@ -32,6 +34,7 @@ MODEL_CONFIG = "model-config.yaml"
 SCHEMAS = "schemas"
 # TorchServe puts the name into URLs, file names and its configuration's comma-separated lists.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")  # as S3 has it
 VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,3}")
 # TorchServe reads these keys; times are seconds but for maxBatchDelay, which is milliseconds and
 # which a lone request waits in full.
@@ -63,7 +66,7 @@ def build(options: BuildOptions) -> Path:
     options.export_path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="whybox-build-") as folder:
         content = Path(folder, "content")
-        _write_content(content, model)
+        _write_content(content, model, options.buckets)
         manifest = Manifest(
             name=options.name,
             version=options.version,
@@ -94,6 +97,9 @@ def _checked_target(options: BuildOptions) -> Path:
         )
     if not VERSION.fullmatch(options.version):
         raise BuildError(f"version: got {options.version!r}; expected numbers as in 1.0 or 2.1.3")
+    for bucket in options.buckets:
+        if not BUCKET.fullmatch(bucket):
+            raise BuildError(f"bucket: got {bucket!r}; expected a bucket's name, without s3://")
     target = options.export_path / f"{options.name}.mar"
     if target.exists() and not options.force:
         raise BuildError(f"{target} is there already; give --force to replace it")
@@ -104,7 +110,7 @@ def _weights_file(model: Model) -> str:
     return TORCHSCRIPT_FILE if model.torchscript else WEIGHTS
 
 
-def _write_content(content: Path, model: Model) -> None:
+def _write_content(content: Path, model: Model, buckets: tuple[str, ...]) -> None:
     package = Path(handlers.__file__).parent
     for source in sorted(package.rglob("*.py")):
         copy = content / package.name / source.relative_to(package)
@@ -124,7 +130,9 @@ def _write_content(content: Path, model: Model) -> None:
             name: each.detach().clone().contiguous() for name, each in model.tensors.items()
         }
         safetensors.torch.save_file(separate, content / WEIGHTS)
-    (content / MODEL_CONFIG).write_text(MODEL_CONFIG_TEXT, encoding="utf-8")
+    own = {OWN_BLOCK: {"buckets": list(buckets)}} if buckets else {}
+    text = MODEL_CONFIG_TEXT + (yaml.safe_dump(own) if own else "")
+    (content / MODEL_CONFIG).write_text(text, encoding="utf-8")
     write_schemas(content / SCHEMAS)
 
 

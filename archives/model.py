@@ -53,6 +53,7 @@ class BuildOptions:
     options: keyword arguments for the architecture's builder, e.g. {"min_size": 320}.
     defaults: fields of ExplainRequest that a request may leave out.
     model_file: Python code that goes into the archive and runs before the model is built.
+    buckets: whose objects requests to the endpoint may name instead of sending a picture.
     """
 
     detector: str
@@ -65,6 +66,7 @@ class BuildOptions:
     options: Mapping[str, Any] = field(default_factory=dict)
     defaults: Mapping[str, Any] = field(default_factory=dict)
     model_file: Path | None = None
+    buckets: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

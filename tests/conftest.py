@@ -1,4 +1,5 @@
-"""What tests of several rooms share: small detectors and pictures, made once."""
+"""What tests of several rooms share: small detectors and pictures, made once, and an S3 server on
+loopback."""
 
 from __future__ import annotations
 
@@ -10,8 +11,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import torch
+from moto.server import ThreadedMotoServer
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS
 from torchvision.ops import MultiScaleRoIAlign
@@ -191,3 +194,34 @@ def endpoint(
 @pytest.fixture(scope="session")
 def explainer() -> Explainer:
     return Explainer.from_model(small_model("fasterrcnn_regnet_small_fpn"), CATEGORIES)
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """The environment of a boto3 user with made-up keys and no configuration files."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "made")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "up")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "no-such-file"))
+    return monkeypatch
+
+
+@pytest.fixture
+def bucket(s3_endpoint: str, aws: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """The URI of a new, empty bucket; boto3's environment leads to its server."""
+    aws.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    name = f"test-{abs(hash(request.node.nodeid)) % 10**9}"
+    boto3.client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}"

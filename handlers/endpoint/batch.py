@@ -15,6 +15,11 @@ from handlers.cam.registry import Evidence, evidence_of
 from handlers.detectors.base import Found, Inputs, to_detections
 from handlers.endpoint.answers import detection_rows, to_json
 from handlers.endpoint.describe import describe
+from handlers.endpoint.object_reference import (
+    ForbiddenBucketError,
+    MissingObjectError,
+    StoreError,
+)
 from handlers.endpoint.reading import Message, parse_message
 from handlers.endpoint.settings import Settings
 from handlers.endpoint.writing import (
@@ -44,6 +49,19 @@ CAUTION = 0.8
 
 class TooCostlyError(RuntimeError):
     """An answer for which there is not the time, or that is too large."""
+
+
+# The first that fits.
+STATUSES: dict[type[Exception], int] = {
+    ForbiddenBucketError: 403,
+    MissingObjectError: 404,
+    NotAcceptableError: 406,
+    TooCostlyError: 422,
+    StoreError: 502,
+    RequestError: 400,
+    PictureError: 400,
+}
+KNOWN = tuple(STATUSES)
 
 
 @dataclass(frozen=True)
@@ -117,12 +135,9 @@ class Endpoint:
         """What `run` gives, or the answer for the error that it met."""
         try:
             return run()
-        except NotAcceptableError as error:
-            return error_answer(406, error)
-        except (RequestError, PictureError) as error:
-            return error_answer(400, error)
-        except TooCostlyError as error:
-            return error_answer(422, error)
+        except KNOWN as error:
+            status = next(status for kind, status in STATUSES.items() if isinstance(error, kind))
+            return error_answer(status, error)
         except Exception as error:  # the server would answer 503 to the whole batch
             logger.exception("a request failed")
             return error_answer(500, error, "internal error; the server's log has it")
@@ -130,7 +145,7 @@ class Endpoint:
     def _read(self, item: Item) -> _Asked | Answer:
         if item.verb == DESCRIBE:
             return Answer(to_json(asdict(describe(self.explainer))))
-        message = parse_message(item.fields, self.explainer.defaults)
+        message = parse_message(item.fields, self.explainer.defaults, self.settings.buckets)
         if item.verb == PREDICT:
             _check_prediction(message)
         elif message.options.format == "overlay":

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import Tensor
 
+from handlers.endpoint.object_reference import SCHEME, read_object
 from handlers.endpoint.settings import MOST_SECONDS
 from handlers.fields import Choice, Number, RequestError, check_options, option, parse_option
 from handlers.images import PictureError, decode_picture
@@ -22,7 +23,7 @@ FORMATS = ("json", "overlay", "npz")
 MOST_CANDIDATES = 100
 MOST_LAYERS = 8
 # What is allowed where a picture is missing, or of no known kind.
-PICTURE = "bytes as the body, a multipart field, or base64 in JSON"
+PICTURE = "bytes as the body, a multipart field, base64 in JSON, or s3://BUCKET/KEY"
 
 
 @dataclass(frozen=True)
@@ -54,18 +55,22 @@ class Message:
     options: AnswerOptions
 
 
-def parse_message(item: Mapping[str, Any], defaults: ExplainRequest) -> Message:
+def parse_message(
+    item: Mapping[str, Any], defaults: ExplainRequest, buckets: Sequence[str] = ()
+) -> Message:
     """A request item as TorchServe hands it over.
 
     A raw body is the picture; multipart fields are one of PICTURE_FIELDS and the options; JSON
-    holds the picture in base64 and the options. Raises PictureError or RequestError.
+    holds the picture in base64 and the options. Instead of the picture there may be s3://BUCKET/KEY,
+    BUCKET being one of `buckets`. Raises PictureError or RequestError, or what
+    `handlers.endpoint.object_reference.read_object` raises.
     """
     body = item.get("body")
     given = dict(body) if isinstance(body, Mapping) else dict(item)
     names = [name for name in PICTURE_FIELDS if name in given]
     if not names:
         raise RequestError("picture", None, PICTURE)
-    data = _picture_bytes(given.pop(names[0]))
+    picture = given.pop(names[0])
     values = {name: _text(name, value) for name, value in given.items()}
     own = {each.name for each in fields(AnswerOptions)}
     options = {
@@ -77,6 +82,8 @@ def parse_message(item: Mapping[str, Any], defaults: ExplainRequest) -> Message:
         raise RequestError("field", min(unknown), ", ".join(["picture", *known]))
     request = ExplainRequest.from_fields(values, defaults)
     _check_served(request)
+    # Last, since it may have to be fetched.
+    data = _picture_bytes(picture, buckets)
     return Message(decode_picture(data), request, AnswerOptions(**options))
 
 
@@ -89,9 +96,13 @@ def _check_served(request: ExplainRequest) -> None:
         raise RequestError("layer", len(request.layers), f"{MOST_LAYERS} names over HTTP")
 
 
-def _picture_bytes(value: object) -> bytes:
+def _picture_bytes(value: object, buckets: Sequence[str]) -> bytes:
     if isinstance(value, (bytes, bytearray)):
-        return bytes(value)
+        if not bytes(value[:20]).lstrip().startswith(SCHEME.encode()):
+            return bytes(value)
+        value = _text("picture", value)
+    if isinstance(value, str) and "://" in value[:20]:
+        return read_object(value.strip(), buckets)
     if isinstance(value, str):
         try:
             # Tools wrap lines; everything else that is not base64 is a mistake.

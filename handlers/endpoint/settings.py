@@ -13,6 +13,8 @@ DEFAULT_RESPONSE_SIZE = 6_553_500
 MOST_SECONDS = 3600.0
 # `python -m archives serve` sets it to what its configuration says.
 RESPONSE_SIZE_VARIABLE = "WHYBOX_MAX_RESPONSE_SIZE"
+# Of model-config.yaml, where the server leaves what it does not know to the handler.
+OWN_BLOCK = "whybox"
 # Of the time after which the server ends the worker: the rest is for reading and writing.
 USABLE = 0.8
 
@@ -20,10 +22,12 @@ USABLE = 0.8
 @dataclass(frozen=True)
 class Settings:
     """timeout: seconds after which the server gives up a batch, and the worker with it.
-    max_response_size: bytes that an answer may have; a larger one costs the worker its life."""
+    max_response_size: bytes that an answer may have; a larger one costs the worker its life.
+    buckets: whose objects a request may name as its picture."""
 
     timeout: float = DEFAULT_TIMEOUT
     max_response_size: int = DEFAULT_RESPONSE_SIZE
+    buckets: tuple[str, ...] = ()
 
     @classmethod
     def of(
@@ -34,7 +38,8 @@ class Settings:
         given = (model_config or {}).get("responseTimeout", DEFAULT_TIMEOUT)
         variables = os.environ if environment is None else environment
         size = variables.get(RESPONSE_SIZE_VARIABLE, str(DEFAULT_RESPONSE_SIZE))
-        found = cls(float(given), int(size))
+        own = (model_config or {}).get(OWN_BLOCK) or {}
+        found = cls(float(given), int(size), tuple(own.get("buckets", ())))
         if not found.timeout > 0 or found.max_response_size <= 0:
             raise ValueError(
                 f"responseTimeout and {RESPONSE_SIZE_VARIABLE}: got {given} and {size}; expected"

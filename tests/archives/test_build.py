@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+import yaml
 from torch import Tensor
 
 import handlers
 from archives.__main__ import main
-from archives.build import BuildOptions, build
+from archives.build import BuildError, BuildOptions, build
 from archives.verify import verify
 from handlers.archive import read_archive
 from handlers.endpoint import json_schema
@@ -35,6 +36,16 @@ def test_same_inputs_give_the_same_bytes(
     again = build(replace(options, export_path=tmp_path))
     assert again.read_bytes() == archive.read_bytes()
     assert [file.name for file in tmp_path.iterdir()] == ["small.mar"]
+
+
+def test_buckets_that_requests_may_name(options: BuildOptions, tmp_path: Path) -> None:
+    path = build(replace(options, export_path=tmp_path, buckets=("pictures", "more.of-them")))
+    with zipfile.ZipFile(path) as opened:
+        config = yaml.safe_load(opened.read("model-config.yaml"))
+    assert config["whybox"] == {"buckets": ["pictures", "more.of-them"]}
+    assert config["responseTimeout"] == 120
+    with pytest.raises(BuildError, match="bucket: got 's3://pictures'"):
+        build(replace(options, export_path=tmp_path, buckets=("s3://pictures",)))
 
 
 def test_contents(archive: Path) -> None:

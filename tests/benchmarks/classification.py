@@ -128,8 +128,8 @@ def _of_network(name: str, settings: Settings) -> Iterator[Row]:
 
 @contextmanager
 def _copied(layer: nn.Module) -> Iterator[None]:
-    """The network goes on with a copy of the layer's output: otherwise an in-place ReLU, as DenseNet
-    has one, overwrites what the peers' hooks have seen."""
+    """The network goes on with a copy of the layer's output: otherwise DenseNet's in-place ReLU
+    overwrites what the peers' hooks have seen."""
     handle = layer.register_forward_hook(lambda module, given, output: output.clone())
     try:
         yield
@@ -148,11 +148,10 @@ def _pytorch_grad_cam(
             native["pytorch_grad_cam"] = torch.from_numpy(np.float32(found))
             return found
 
+    module = model.get_submodule(layer)
+
     def run() -> None:
-        with (
-            Native(model, [model.get_submodule(layer)]) as cam,
-            _copied(model.get_submodule(layer)),
-        ):
+        with Native(model, [module]) as cam, _copied(module):
             cam(prepared(), None)
 
     return run

@@ -14,7 +14,13 @@ from torch import Tensor
 from handlers import time_limit
 from handlers.detectors.base import Inputs
 from handlers.endpoint import batch as module
+from handlers.endpoint import reading
 from handlers.endpoint.batch import DESCRIBE, EXPLAIN, PREDICT, Endpoint, Item
+from handlers.endpoint.object_reference import (
+    ForbiddenBucketError,
+    MissingObjectError,
+    StoreError,
+)
 from handlers.endpoint.settings import Settings
 from handlers.explainer import Explainer
 from handlers.schema import ExplainRequest, RequestError
@@ -240,12 +246,55 @@ def test_the_first_request_is_not_the_first_explanation(
     [
         (None, {}, Settings(120, 6_553_500)),
         ({"responseTimeout": 30}, {"WHYBOX_MAX_RESPONSE_SIZE": "999"}, Settings(30, 999)),
+        ({"whybox": {"buckets": ["a", "b"]}}, {}, Settings(buckets=("a", "b"))),
     ],
 )
 def test_settings(config: Any, environment: dict[str, str], expected: Settings) -> None:
     assert Settings.of(config, environment) == expected
     with pytest.raises(ValueError, match="expected numbers above zero"):
         Settings.of({"responseTimeout": 0}, {})
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (ForbiddenBucketError("picture", "s3://a/b", "c"), 403),
+        (MissingObjectError("picture", "s3://a/b", "c"), 404),
+        (StoreError("down"), 502),
+        (RequestError("picture", "s3://a", "c"), 400),
+    ],
+)
+def test_references_that_fail(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, error: Exception, status: int
+) -> None:
+    def failing(reference: str, buckets: Any) -> bytes:
+        raise error
+
+    monkeypatch.setattr(reading, "read_object", failing)
+    bad = Item(EXPLAIN, {"body": {"picture": "s3://a/b", **SOME}})
+    answers = endpoint.answer([item(PREDICT, WIDE), bad])
+    assert [each.status for each in answers] == [200, status]
+    assert json.loads(answers[1].body)["error"]["type"] == type(error).__name__
+
+
+@pytest.mark.parametrize(
+    "text", ["s3://open/a.png", b"s3://open/a.png", bytearray(b" s3://open/a.png\n")]
+)
+def test_a_reference_is_a_picture(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, text: Any
+) -> None:
+    asked: list[Any] = []
+
+    def read(reference: str, buckets: Any) -> bytes:
+        asked.append((reference, buckets))
+        return png(WIDE)
+
+    monkeypatch.setattr(reading, "read_object", read)
+    endpoint.settings = Settings(buckets=("open",))
+    (answer,) = endpoint.answer([Item(PREDICT, {"picture": text, **SOME})])
+    (expected,) = endpoint.answer([item(PREDICT, WIDE)])
+    assert answer == expected
+    assert asked == [("s3://open/a.png", ("open",))]
 
 
 def test_error_names_the_field(endpoint: Endpoint) -> None:
