@@ -37,6 +37,7 @@ from archives.server_config import (
     ServerConfigError,
     ServerConflictError,
     allowed_digests,
+    checked_digests,
     choose_ports,
     find_java,
     write_config,
@@ -258,7 +259,10 @@ def running(folder: Path) -> Server | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ServerError(f"{state_file(folder)} cannot be read: {error!r}") from error
+        raise ServerError(
+            f"{state_file(folder)} cannot be read ({error!r}); if no TorchServe runs here any more,"
+            " remove it"
+        ) from error
     server = Server(folder.resolve(), state)
     return server if server.processes() else None
 
@@ -286,7 +290,7 @@ def start(options: ServerOptions) -> Server:
         if len(os.fsencode(socket_path)) > MAX_SOCKET_PATH:
             raise ServerConfigError(f"the path of {folder} is too long for sockets; use a shorter")
         ports = choose_ports(options.config, options.ports)
-        digests = (*options.digests, *allowed_digests(options.config))
+        digests = (*checked_digests(options.digests), *allowed_digests(options.config))
         served = copy_archives(options.archives, folder / "model_store", digests)
         files = [(each.name, each.file) for each in served]
         largest = write_config(options.config, folder, files, ports)

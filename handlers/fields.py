@@ -3,6 +3,7 @@ allowed, and how JSON Schema says so."""
 
 from __future__ import annotations
 
+import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
@@ -13,11 +14,16 @@ TRUTHS = {True: True, False: False, "true": True, "false": False, "1": True, "0"
 LEAST_SIDE, MOST_PIXELS = 1e-3, 1e6
 
 
+# Of what came, which may be large, or lists in lists in lists.
+SHORT = reprlib.Repr()
+SHORT.maxlevel, SHORT.maxstring, SHORT.maxother = 3, 200, 200
+
+
 class RequestError(ValueError):
     """A request that cannot be served: names the field, what came, and what is allowed."""
 
     def __init__(self, name: str, got: object, allowed: str) -> None:
-        shown = repr(got)
+        shown = SHORT.repr(got)
         if len(shown) > 80:
             shown = shown[:77] + "..."
         super().__init__(f"{name}: got {shown}; allowed: {allowed}")

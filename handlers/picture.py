@@ -17,6 +17,7 @@ from handlers.schema import ExplainRequest, Explanation, RequestError
 from handlers.shaping import Corners, apart, centered, handed_out, smoothed
 from handlers.tap import NonFiniteError, all_finite
 from handlers.targets.registry import Outputs, find_target
+from handlers.time_limit import on_time
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def explain_picture(
     """The explanations that a request asks for: box by box, and of each box layer by layer."""
     facts = Facts.of(scene, subject, categories)
     groups = _groups(facts, request)
-    several = [_heats(scene, subject, request, groups, where) for where in layers]
+    in_time = on_time(layers, len(layers), lambda _: 1)
+    several = [_heats(scene, subject, request, groups, where) for where in in_time]
     if request.shared and groups:
         several = [handed_out(heats, groups) for heats in several]
     names = [where.name for where in layers]

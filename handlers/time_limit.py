@@ -3,21 +3,22 @@
     with time_limit(20):
         explainer.explain(pictures, request)  # OutOfTimeError as soon as it is clear
 
-What is left of a loop is foreseen from its fastest step, so that what cannot be done is given up
-after one step of it rather than at the end of the time.
+What is left of a loop is foreseen from its fastest step, once there were two (the first may have
+made ready for all), so that what cannot be done is given up early rather than at the end of the
+time. It is a lower bound: what there is time for is never refused.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
-Step = TypeVar("Step", bound=Sized)
+Step = TypeVar("Step")
 
 
 class OutOfTimeError(RuntimeError):
@@ -31,11 +32,18 @@ class OutOfTimeError(RuntimeError):
 
 @dataclass(frozen=True)
 class _Limit:
+    """repeats: how often each loop that is under way will be run through again, outermost first."""
+
     start: float
     seconds: float
+    repeats: list[int] = field(default_factory=list)
 
-    def check(self, rest: float = 0.0) -> None:
+    def check(self, rest: float = 0.0, whole: float = 0.0) -> None:
+        """rest: seconds that the loop under way still takes; whole: that all of it takes."""
         needed = time.monotonic() - self.start + rest
+        for repeats in reversed(self.repeats):
+            needed += repeats * whole
+            whole *= repeats + 1
         if needed > self.seconds:
             raise OutOfTimeError(needed, self.seconds)
 
@@ -53,19 +61,38 @@ def time_limit(seconds: float) -> Iterator[None]:
         _LIMIT.reset(token)
 
 
-def on_time(steps: Iterable[Step], total: int, size: Callable[[Step], int] = len) -> Iterator[Step]:
-    """The steps of a loop over `total` items, each so many of them as `size` says. Raises
-    OutOfTimeError after a step if by the fastest so far there is no time for what is left."""
+def on_time(steps: Iterable[Step], total: int, size: Callable[[Any], int] = len) -> Iterator[Step]:
+    """The steps of a loop over `total` items, each so many of them as `size` says; a total of 0 is
+    one that is not known. Raises OutOfTimeError before or after a step if the time is over, or by
+    the fastest step of two or more will be before the end."""
     limit = _LIMIT.get()
     if limit is None:
         yield from steps
         return
-    done, fastest, before = 0, math.inf, time.monotonic()
+    done, taken, fastest, before = 0, 0, math.inf, time.monotonic()
     limit.check()
     for step in steps:
         yield step
-        done += size(step)
+        done, taken = done + size(step), taken + 1
         now = time.monotonic()
         fastest, before = min(fastest, (now - before) / max(1, size(step))), now
-        if done < total:
-            limit.check(fastest * (total - done))
+        if taken > 1 and done < total:
+            limit.check(fastest * (total - done), fastest * total)
+        else:
+            limit.check()
+
+
+def each_alike(steps: Iterable[Step], number: int) -> Iterator[Step]:
+    """The steps of a loop whose every step is a loop of its own, all of about the same length: what
+    is foreseen within one counts for those that follow."""
+    limit = _LIMIT.get()
+    if limit is None:
+        yield from steps
+        return
+    for place, step in enumerate(steps):
+        limit.check()
+        limit.repeats.append(number - place - 1)
+        try:
+            yield step
+        finally:
+            limit.repeats.pop()

@@ -11,6 +11,7 @@ from torch import Tensor
 from handlers.cam.masks import MaskedPictures, cell_means, draws, exact_sum, smooth
 from handlers.cam.registry import METHODS, Evidence, looks_at
 from handlers.cam.superpixels import slic
+from handlers.time_limit import each_alike
 
 # As the authors' code has them: segments of each scale, coarsest first, the share that is shown,
 # how much larger than the picture a mask is made before it is cut, and how many masks.
@@ -42,7 +43,7 @@ def dclose(evidence: MaskedPictures) -> Tensor:
     generator = torch.Generator().manual_seed(evidence.seed)
     picture = evidence.picture()
     maps: list[Tensor] = []
-    for place, segments in enumerate(SCALES):
+    for place, segments in each_alike(enumerate(SCALES), len(SCALES)):
         first, after = (number * each // len(SCALES) for each in (place, place + 1))
         if after > first:
             labels = slic(picture, segments)

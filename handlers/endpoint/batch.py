@@ -90,16 +90,21 @@ class Endpoint:
         self.explainer, self.settings = explainer, settings
 
     def warm_up(self) -> None:
-        """Explains a picture, so that the first request does not wait for what happens only once:
-        memory, kernels, compiling. Called before the server counts this worker as ready."""
+        """Detects and explains once, so that the first request does not wait for what happens only
+        once: memory, kernels, compiling. Called before the server counts this worker as ready; what
+        goes wrong here is for the log, and for the requests that meet it."""
         generator = torch.Generator().manual_seed(0)
         picture = torch.randint(256, (3, *WARM_UP_SIZE), dtype=torch.uint8, generator=generator)
-        request = replace(self.explainer.defaults, score_threshold=0.0, max_detections=1)
+        request = replace(
+            self.explainer.defaults, box=None, candidates=1, masks=1, score_threshold=0.0
+        )
         start = time.monotonic()
         try:
-            self.explainer.explain([picture], request)
-        except RequestError as error:  # requests that name another method may do
-            logger.warning("the archive's default request cannot be served: %s", error)
+            self.explainer.detect([picture])
+            with time_limit(self.settings.seconds):
+                self.explainer.explain([picture], request)
+        except Exception as error:  # requests that ask for another thing may do
+            logger.warning("a first explanation, by the archive's defaults, failed: %s", error)
         logger.info("the first explanation took %.2f s", time.monotonic() - start)
 
     def answer(self, items: Sequence[Item]) -> list[Answer]:
@@ -147,32 +152,53 @@ class Endpoint:
             return Answer(to_json(asdict(describe(self.explainer))))
         message = parse_message(item.fields, self.explainer.defaults, self.settings.buckets)
         if item.verb == PREDICT:
-            _check_prediction(message)
+            self._check_prediction(message)
         elif message.options.format == "overlay":
             picture_type(item.accept)
         self.explainer.check(message.request)
         return _Asked(item, message, self.explainer.prepare(message.picture))
+
+    def _check_prediction(self, message: Message) -> None:
+        if message.options.format != "json":
+            raise RequestError("format", message.options.format, "json, for predictions")
+        for name in ("box", "candidates"):
+            value = getattr(message.request, name)
+            if value != getattr(self.explainer.defaults, name):
+                raise RequestError(name, value, "nothing in a prediction: an explanation takes it")
 
     def _look(
         self, asked: Mapping[int, _Asked], answers: dict[int, Answer], deadline: float
     ) -> None:
         """Adds an answer for each of `asked`; those of one input size share a forward pass."""
         places = list(asked)
-        try:
-            found = self.explainer.found([asked[place].inputs for place in places])
-            for number, each in found:
-                place = places[number]
-                # What others leave of their shares is for those that come after them.
-                waiting = sum(each not in answers for each in places)
-                share = (deadline - time.monotonic()) / waiting
-                answers[place] = self._guarded(partial(self._answer, asked[place], each, share))
-        except Exception as error:  # of the shared pass: whose it is shows when each runs alone
-            left = {place: asked[place] for place in places if place not in answers}
-            if len(asked) == 1:
-                answers |= {place: self._guarded(partial(_reraise, error)) for place in left}
-                return
-            for place, own in left.items():
-                self._look({place: own}, answers, deadline)
+        if len(places) > 1:
+            try:
+                self._look_at(places, asked, answers, deadline)
+            except Exception as error:  # whose it is shows when each runs alone
+                logger.warning("a shared pass failed, each picture runs alone: %r", error)
+        # Out of the handler, which would hold on to the tensors of what failed.
+        for place in [each for each in places if each not in answers]:
+            failed = self._guarded(partial(self._look_at, [place], asked, answers, deadline))
+            answers.setdefault(place, failed)
+
+    def _look_at(
+        self,
+        places: Sequence[int],
+        asked: Mapping[int, _Asked],
+        answers: dict[int, Answer],
+        deadline: float,
+    ) -> None:
+        """Adds answers for some of `asked`; raises what a pass of the network does."""
+        for number, each in self.explainer.found([asked[place].inputs for place in places]):
+            own = asked[places[number]]
+            # What one leaves of its share is for those that come after it; predictions need none.
+            waiting = [
+                place
+                for place, other in asked.items()
+                if place not in answers and other.item.verb == EXPLAIN
+            ]
+            seconds = max(0.0, deadline - time.monotonic()) / max(1, len(waiting))
+            answers[places[number]] = self._guarded(partial(self._answer, own, each, seconds))
 
     def _answer(self, asked: _Asked, found: Found, seconds: float) -> Answer:
         message = asked.message
@@ -191,18 +217,19 @@ class Endpoint:
         request = self.explainer.resolved(message.request)
         if evidence_of(request.method) is Evidence.MASKS and request.masks is None:
             request = replace(request, masks=MASKS)
-        deadline, trimmed = time.monotonic() + seconds, dict[str, int]()
+        start, trimmed = time.monotonic(), dict[str, int]()
         while True:
-            left = deadline - time.monotonic()
+            spent = time.monotonic() - start
             try:
-                with time_limit(left):
+                with time_limit(seconds - spent):
                     explanations = self.explainer.explain_found(found, request)
                 return Explained(message.picture, request, explanations, trimmed)
             except OutOfTimeError as error:
-                left = deadline - time.monotonic()
+                left = seconds - (time.monotonic() - start)
                 fewer = self._trimmed(request, found, left / error.needed)
-                if message.options.over_limit != "trim" or not fewer or left <= 0:
-                    raise _too_costly(error, seconds, trimmable=bool(fewer)) from error
+                if message.options.over_limit != "trim" or not fewer:
+                    needed = spent + error.needed
+                    raise _too_costly(needed, seconds, trimmable=bool(fewer)) from error
                 trimmed |= fewer
                 changes: dict[str, Any] = dict(fewer)
                 request = replace(request, **changes)
@@ -226,24 +253,13 @@ class Endpoint:
         return {name: fewer} if 0 < fewer < now else {}
 
 
-def _check_prediction(message: Message) -> None:
-    if message.options.format != "json":
-        raise RequestError("format", message.options.format, "json, for predictions")
-    if message.request.box or message.request.candidates:
-        raise RequestError("box or candidates", "a prediction", "only in explanations")
-
-
-def _too_costly(error: OutOfTimeError, seconds: float, trimmable: bool) -> TooCostlyError:
+def _too_costly(needed: float, seconds: float, trimmable: bool) -> TooCostlyError:
     advice = "choose a cheaper method or layer"
     if trimmable:
         advice = (
             "ask for fewer boxes or masks, or with over_limit=trim for as many as there is time"
         )
     return TooCostlyError(
-        f"explaining this takes {error.needed:.3g} s or more, and there are {seconds:.3g} s for it:"
+        f"explaining this takes {needed:.3g} s or more, and there are {seconds:.3g} s for it:"
         f" {advice}"
     )
-
-
-def _reraise(error: Exception) -> None:
-    raise error

@@ -65,26 +65,36 @@ def parse_message(
     BUCKET being one of `buckets`. Raises PictureError or RequestError, or what
     `handlers.endpoint.object_reference.read_object` raises.
     """
-    body = item.get("body")
-    given = dict(body) if isinstance(body, Mapping) else dict(item)
+    given = _given(item)
     names = [name for name in PICTURE_FIELDS if name in given]
     if not names:
         raise RequestError("picture", None, PICTURE)
     picture = given.pop(names[0])
+    own = [each.name for each in fields(AnswerOptions)]
+    known = ["picture", *(each.name for each in fields(ExplainRequest)), *own]
+    for name in given:
+        if name not in known:
+            raise RequestError("field", name, ", ".join(known))
     values = {name: _text(name, value) for name, value in given.items()}
-    own = {each.name for each in fields(AnswerOptions)}
     options = {
-        name: parse_option(AnswerOptions, name, values.pop(name)) for name in own & values.keys()
+        name: parse_option(AnswerOptions, name, values.pop(name)) for name in own if name in values
     }
-    unknown = values.keys() - {each.name for each in fields(ExplainRequest)}
-    if unknown:
-        known = [each.name for owner in (ExplainRequest, AnswerOptions) for each in fields(owner)]
-        raise RequestError("field", min(unknown), ", ".join(["picture", *known]))
     request = ExplainRequest.from_fields(values, defaults)
     _check_served(request)
     # Last, since it may have to be fetched.
     data = _picture_bytes(picture, buckets)
     return Message(decode_picture(data), request, AnswerOptions(**options))
+
+
+def _given(item: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an item, which stand in a JSON body, beside the body, or both."""
+    body = item.get("body")
+    if not isinstance(body, Mapping):
+        return dict(item)
+    beside = {name: value for name, value in item.items() if name != "body"}
+    for name in beside.keys() & body.keys():
+        raise RequestError(name, beside[name], "once: the JSON body has it, too")
+    return {**beside, **body}
 
 
 def _check_served(request: ExplainRequest) -> None:

@@ -38,6 +38,8 @@ class Settings:
         given = (model_config or {}).get("responseTimeout", DEFAULT_TIMEOUT)
         variables = os.environ if environment is None else environment
         size = variables.get(RESPONSE_SIZE_VARIABLE, str(DEFAULT_RESPONSE_SIZE))
+        if not size.isdecimal():
+            raise ValueError(f"{RESPONSE_SIZE_VARIABLE}: got {size!r}; expected a number of bytes")
         own = (model_config or {}).get(OWN_BLOCK) or {}
         found = cls(float(given), int(size), tuple(own.get("buckets", ())))
         if not found.timeout > 0 or found.max_response_size <= 0:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -20,7 +21,8 @@ from handlers.endpoint.answers import (
     request_fields,
     to_json,
 )
-from handlers.fields import RequestError
+from handlers.endpoint.reading import AnswerOptions
+from handlers.fields import RequestError, kinds
 from handlers.render import LONGEST, overlay_all
 from handlers.schema import ExplainRequest, Explanation
 
@@ -31,6 +33,9 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "image/webp": ("WEBP", {"quality": 90}),
 }
 LEAST_LONGEST = 100
+QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
+# That an error may be about.
+FIELDS = {"picture", *kinds(ExplainRequest), *kinds(AnswerOptions)}
 OMITTED, TRIMMED = "X-Whybox-Omitted-Heatmaps", "X-Whybox-Trimmed"
 
 
@@ -72,7 +77,7 @@ def explanations_answer(explained: Explained, kind: str, accept: str, most: int)
 
 def error_answer(status: int, error: Exception, message: str | None = None) -> Answer:
     """message: what the client is told, the error's own by itself."""
-    name = error.name if isinstance(error, RequestError) else None
+    name = error.name if isinstance(error, RequestError) and error.name in FIELDS else None
     reason = ErrorReason(type(error).__name__, str(error) if message is None else message, name)
     return Answer(to_json(asdict(ErrorAnswer(reason))), status=status)
 
@@ -85,13 +90,10 @@ def picture_type(accept: str) -> str:
     """The media type of PICTURES that a header Accept prefers (RFC 9110, 12.5.1), the first of
     them where it does not care. Raises NotAcceptableError."""
     weights: dict[str, float] = {}
-    for part in accept.split(",") if accept.strip() else ["*/*"]:
+    for part in [each for each in accept.split(",") if each.strip()] or ["*/*"]:
         name, *parameters = (each.strip().lower() for each in part.split(";"))
         quality = next((each[2:] for each in parameters if each.startswith("q=")), "1")
-        try:
-            weights[name] = float(quality)
-        except ValueError:
-            weights[name] = 0.0
+        weights[name] = float(quality) if QUALITY.fullmatch(quality) else 0.0
 
     def weight(name: str) -> float:
         given = [weights[each] for each in (name, "image/*", "*/*") if each in weights]

@@ -18,6 +18,7 @@ from handlers.images import Geometry
 from handlers.schema import RequestError
 from handlers.tap import Layer, Tap, check_gradient
 from handlers.targets.registry import Outputs
+from handlers.time_limit import on_time
 
 # Of each explanation the scalars whose maps' maximum it is, each a tensor of one element.
 JointScalars = Callable[[Outputs], Sequence[Sequence[Tensor]]]
@@ -75,7 +76,7 @@ def joint(
         place = _pusher(scene, where.module)
     return [
         [place(scene, leaves, _gradients(value, leaves)) for value in values]
-        for values in explained
+        for values in on_time(explained, len(explained), lambda _: 1)
     ]
 
 

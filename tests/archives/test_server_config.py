@@ -10,6 +10,7 @@ from archives.server_config import (
     Ports,
     ServerConfigError,
     allowed_digests,
+    checked_digests,
     choose_ports,
     write_config,
     write_private,
@@ -61,11 +62,20 @@ def test_digests_that_may_be_served(tmp_path: Path) -> None:
     assert allowed_digests(DEFAULT_CONFIG) == ()
     assert write_config(config, tmp_path, [], Ports()) == 10
     assert "archive_digests" not in properties(tmp_path / "config.properties")
+    assert checked_digests([" " + "A" * 64]) == ("a" * 64,)
     config.write_text("archive_digests=latest\nmax_response_size=much\n")
-    with pytest.raises(ServerConfigError, match="archive_digests has 'latest'"):
+    with pytest.raises(ServerConfigError, match="digest: got 'latest'"):
         allowed_digests(config)
     with pytest.raises(ServerConfigError, match="max_response_size is 'much'"):
         write_config(config, tmp_path, [], Ports())
+
+
+@pytest.mark.parametrize("line", ["archive_digests: 12", "archive_digests 12", "vmargs=-a \\"])
+def test_what_is_not_understood_is_not_left_out(line: str, tmp_path: Path) -> None:
+    config = tmp_path / "config.properties"
+    config.write_text(f"# a comment\n\n  ! another\n{line}\n")
+    with pytest.raises(ServerConfigError, match="expected NAME=VALUE on one line"):
+        allowed_digests(config)
 
 
 def test_zero_stands_for_a_free_port() -> None:

@@ -117,21 +117,26 @@ def test_answers_are_those_of_the_explainer(endpoint: Endpoint) -> None:
     assert largest == pytest.approx([float(each.heatmap.max()) for each in expected])
 
 
+def failing(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From here on the network fails on SAME."""
+    find = endpoint.explainer.network.find
+
+    def fail(inputs: Inputs) -> Any:
+        for tensors in inputs.tensors:
+            if torch.equal(tensors, endpoint.explainer.prepare(SAME).tensors[0]):
+                raise RuntimeError("cannot take it")
+        return find(inputs)
+
+    monkeypatch.setattr(endpoint.explainer.network, "find", fail)
+
+
 def test_a_picture_that_the_network_fails_on_fails_alone(
     endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    find, bad = endpoint.explainer.network.find, float(SAME.sum())
-
-    def failing(inputs: Inputs) -> Any:
-        for tensors in inputs.tensors:
-            if torch.equal(tensors, endpoint.explainer.prepare(SAME).tensors[0]):
-                raise RuntimeError(f"cannot take {bad}")
-        return find(inputs)
-
-    monkeypatch.setattr(endpoint.explainer.network, "find", failing)
+    failing(endpoint, monkeypatch)
     answers = endpoint.answer([item(PREDICT, WIDE), item(PREDICT, SAME), item(EXPLAIN, TALL)])
     assert [each.status for each in answers] == [200, 500, 200]
-    assert b"cannot take" not in answers[1].body  # that is for the log
+    assert b"cannot take it" not in answers[1].body  # that is for the log
 
 
 class Slow:
@@ -163,11 +168,16 @@ class Slow:
     [
         ({"time_limit": 3}, 200, {}),
         ({"time_limit": 2.5}, 422, {}),
-        ({"time_limit": 2.5, "over_limit": "trim"}, 200, {"max_detections": 1}),
+        ({"time_limit": 2.9, "max_detections": 4, "over_limit": "trim"}, 422, {}),  # after two
+        (
+            {"time_limit": 3.9, "max_detections": 4, "over_limit": "trim"},
+            200,
+            {"max_detections": 1},
+        ),
         ({"time_limit": 0.5, "over_limit": "trim"}, 422, {}),  # not one box
         ({"method": "drise", "time_limit": 101}, 200, {}),  # 1000 masks
         ({"method": "drise", "masks": 500, "time_limit": 40}, 422, {}),
-        ({"method": "drise", "time_limit": 50, "over_limit": "trim"}, 200, {"masks": 399}),
+        ({"method": "drise", "time_limit": 50, "over_limit": "trim"}, 200, {"masks": 398}),
         ({"sum_boxes": True, "time_limit": 2.5, "over_limit": "trim"}, 422, {}),
     ],
 )
@@ -182,7 +192,7 @@ def test_what_takes_too_long_is_refused_or_trimmed(
     slow = Slow(endpoint, monkeypatch)
     (answer,) = endpoint.answer([item(EXPLAIN, WIDE, **fields)])
     assert answer.status == status, answer.body
-    # Clear after the first box or mask.
+    # Clear after the second box or mask.
     assert slow.now - 1000 <= fields["time_limit"] + 1
     parsed = json.loads(answer.body)
     if status == 200:
@@ -202,13 +212,24 @@ def test_a_batch_shares_the_servers_time(
     answers = endpoint.answer(
         [
             item(EXPLAIN, WIDE, **quick),  # 1 s of 8/4
-            item(EXPLAIN, SAME),  # 3 s of 7/3 are too many, found out after 1 s
-            item(EXPLAIN, WIDE),  # 3 s of 6/2
-            item(EXPLAIN, SAME, **quick),
+            item(PREDICT, WIDE),  # takes no share
+            item(EXPLAIN, SAME),  # 3 s of 7/3 are too many, found out after 2
+            item(EXPLAIN, WIDE, **quick),  # 1 s of 5/2
+            item(EXPLAIN, SAME),  # 3 s of 4
         ]
     )
-    assert [each.status for each in answers] == [200, 422, 200, 200]
-    assert slow.now - 1000 == pytest.approx(6.0)
+    assert [each.status for each in answers] == [200, 200, 422, 200, 200]
+    assert slow.now - 1000 == pytest.approx(7.0)
+
+
+def test_a_failed_pass_changes_no_share(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint.settings = Settings(timeout=5)  # 4 s, of which each has 2
+    Slow(endpoint, monkeypatch)
+    failing(endpoint, monkeypatch)
+    answers = endpoint.answer([item(EXPLAIN, WIDE), item(EXPLAIN, TALL), item(PREDICT, SAME)])
+    assert [each.status for each in answers] == [422, 422, 500]
 
 
 def test_a_mask_count_is_filled_in(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,8 +258,10 @@ def test_the_first_request_is_not_the_first_explanation(
     endpoint.warm_up()
     monkeypatch.setattr(endpoint.explainer, "explain", refused)
     endpoint.warm_up()
-    assert asked == [replace(endpoint.explainer.defaults, score_threshold=0.0, max_detections=1)]
-    assert "default request cannot be served: method: got 'odam'" in caplog.text
+    assert asked == [
+        replace(endpoint.explainer.defaults, score_threshold=0.0, candidates=1, masks=1)
+    ]
+    assert "first explanation, by the archive's defaults, failed: method: got" in caplog.text
 
 
 @pytest.mark.parametrize(

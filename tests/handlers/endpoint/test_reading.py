@@ -25,6 +25,7 @@ DEFAULTS = ExplainRequest(score_threshold=0.75)
         {"data": bytearray(PNG), "method": bytearray(b"gradcam")},
         {"body": {"picture": base64.b64encode(PNG).decode(), "method": "gradcam"}},
         {"body": {"picture": base64.encodebytes(PNG).decode(), "method": "gradcam"}},
+        {"method": bytearray(b"gradcam"), "body": {"picture": base64.b64encode(PNG).decode()}},
     ],
 )
 def test_every_way_of_sending_a_picture(item: dict[str, Any]) -> None:
@@ -50,6 +51,13 @@ def test_every_way_of_sending_a_picture(item: dict[str, Any]) -> None:
             {"picture": PNG, "methd": b"odam"},
             RequestError,
             "field: got 'methd'; allowed: picture, m",
+        ),
+        ({"picture": PNG, "method": [[[[[["x"]]]]]]}, RequestError, "method: got"),
+        ({"picture": PNG, "x" * 100_000: b"\xff"}, RequestError, "field: got 'xxx"),
+        (
+            {"method": b"odam", "body": {"picture": "", "method": "gradcam"}},
+            RequestError,
+            "method: .* once: the JSON body has it, too",
         ),
         (
             {"picture": PNG, "time_limit": b"0"},

@@ -140,6 +140,9 @@ def test_where_no_maps_are_too_much_there_are_fewer_explanations(explained: Expl
         ("image/*, image/jpeg;q=0.2", "image/png"),
         ("IMAGE/PNG; q=0.5, image/webp; q=0.4", "image/png"),
         ("image/png;q=x, image/webp", "image/webp"),
+        ("image/jpeg;q=nan,image/png", "image/png"),
+        ("image/jpeg;q=0.1,image/png;q=5,image/webp;q=0.2", "image/webp"),
+        (" , ,", "image/jpeg"),
     ],
 )
 def test_the_picture_that_is_accepted(accept: str, expected: str) -> None:
