@@ -132,6 +132,12 @@ class AddedCost:
         )
 
 
+def method_names(settings: Settings) -> list[str]:
+    """Methods that look at the gradient on a layer; of tiny work one."""
+    names = [each for each in METHODS.names() if evidence_of(each) is Evidence.GRADIENT]
+    return names[:1] if settings.tiny else names
+
+
 def gradient_methods(
     settings: Settings, name: str, options: Mapping[str, Any], goal: Goal
 ) -> Iterator[Row]:
@@ -141,8 +147,7 @@ def gradient_methods(
     """
     subject = Subject.of(name, build_model(name, CLASSES, options), settings)
     cost = AddedCost(settings, subject)
-    methods = [each for each in METHODS.names() if evidence_of(each) is Evidence.GRADIENT]
-    for method in methods[:1] if settings.tiny else methods:
+    for method in method_names(settings):
         request = ExplainRequest(method=method, score_threshold=0.0)
         cost.run(request, f"{name}, {method}, {{}} boxes".format, goal)
     yield from cost.rows()

@@ -31,7 +31,8 @@ def machine(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "load_at_start": round(os.getloadavg()[0], 2),
-        "system": platform.platform(),
+        # Without the name of a kernel's build, which says nothing of its speed.
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
         "python": platform.python_version(),
         "device": device,
         "versions": {name: version for name in PACKAGES if (version := _version(name))},
