@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from handlers.detectors.base import AllParts, Detector, Features, Found, Inputs, Part, Raw
+from handlers.fields import RequestError
 from handlers.precision import (
     PRECISIONS,
     CompiledBackbone,
@@ -16,7 +17,6 @@ from handlers.precision import (
     has_bfloat16_units,
     order_channels_last,
 )
-from handlers.schema import RequestError
 from handlers.tap import NonFiniteError, all_finite, check_weights, finite
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from handlers.fields import RequestError
 from handlers.memory import out_of_memory
-from handlers.schema import RequestError
 
 PRECISIONS = ("fp32", "bf16", "fast")
 # Processor flags that mean units for bfloat16 products.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handlers.schema import RequestError
+from handlers.fields import RequestError
 
 
 class NonFiniteError(ValueError):

@@ -19,7 +19,7 @@ from handlers.cam.pooled import PooledGradient
 from handlers.detectors.base import Cells, RoIs
 from handlers.evidence.cells import from_cells, from_levels, shown_for
 from handlers.evidence.scene import Piece, Question, Scene, in_chunks, products, row_gradients
-from handlers.schema import RequestError
+from handlers.fields import RequestError
 from handlers.tap import Layer, Tap
 
 

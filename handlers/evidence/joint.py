@@ -14,8 +14,8 @@ from handlers.detectors.base import AllParts, Cells, Part, Queries
 from handlers.evidence.activations import calls_by_level
 from handlers.evidence.gradients import side_by_side
 from handlers.evidence.scene import Scene, Where
+from handlers.fields import RequestError
 from handlers.images import Geometry
-from handlers.schema import RequestError
 from handlers.tap import Layer, Tap, check_gradient
 from handlers.targets.registry import Outputs
 from handlers.time_limit import on_time

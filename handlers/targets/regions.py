@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from handlers.schema import RequestError
+from handlers.fields import RequestError
 from handlers.targets.registry import TARGETS, Outputs, Target
 
 # COCO's keypoints in torchvision's order.

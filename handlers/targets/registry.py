@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from handlers.fields import RequestError
 from handlers.registry import Registry
-from handlers.schema import RequestError
 
 
 class Outputs:
