@@ -8,7 +8,8 @@ from typing import Any
 
 from ts.context import Context
 
-from handlers.endpoint.batch import DESCRIBE, EXPLAIN, PREDICT, Endpoint, Item
+from handlers.endpoint.batch import Endpoint
+from handlers.endpoint.items import DESCRIBE, EXPLAIN, PREDICT, Item
 from handlers.endpoint.settings import Settings
 from handlers.explainer import Explainer
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -114,6 +115,43 @@ def test_overlay_is_the_rendered_picture(endpoint: Server, demo: Explainer) -> N
         np.asarray(Image.open(io.BytesIO(data)), dtype=float) for data in (ours, answer.content)
     ]
     assert np.abs(pixels[0] - pixels[1]).mean() < 0.5
+
+
+def ask_kserve(endpoint: Server, path: str, body: dict[str, Any]) -> Any:
+    with requests.Session() as session:
+        session.trust_env = False
+        answer = session.post(
+            f"{endpoint.inference_url}/{path}",
+            headers={"Authorization": f"Bearer {endpoint.inference_token}"},
+            json=body,
+            timeout=60,
+        )
+    assert answer.status_code == 200, answer.text[:300]
+    return answer.json()
+
+
+def test_kserve_v1(endpoint: Server) -> None:
+    instances = [{"picture": BASE64}, {"picture": "!"}, {"picture": BASE64, "method": "gradcam"}]
+    predicted = ask_kserve(endpoint, "v1/models/demo:predict", {"instances": instances[:1]})
+    assert predicted == {"predictions": [post(endpoint, "predictions", data=PNG).json()]}
+    explained = ask_kserve(endpoint, "v1/models/demo:explain", {"instances": instances})
+    first, wrong, third = explained["explanations"]
+    jsonschema.validate(first, schemas()["explanations"])
+    assert wrong["error"]["type"] == "PictureError"
+    assert {each["method"] for each in third["explanations"]} == {"gradcam"}
+
+
+def test_kserve_v2(endpoint: Server) -> None:
+    tensor = {"name": "picture", "shape": [2], "datatype": "BYTES", "data": [BASE64] * 2}
+    body = {"id": "seven", "inputs": [tensor], "parameters": {"max_detections": 1}}
+    predicted = ask_kserve(endpoint, "v2/models/demo/infer", body)
+    assert (predicted["id"], predicted["model_name"]) == ("seven", "demo")
+    assert predicted["outputs"][0]["shape"] == [2]
+    rows = [json.loads(text) for text in predicted["outputs"][0]["data"]]
+    assert rows[0] == rows[1] == post(endpoint, "predictions", data=PNG).json()[:1]
+    explained = ask_kserve(endpoint, "v2/models/demo/explain", body)["outputs"][0]
+    assert explained["name"] == "explanations"
+    assert len(json.loads(explained["data"][1])["explanations"]) == 1
 
 
 def test_describe(endpoint: Server, demo: Explainer) -> None:

@@ -15,6 +15,8 @@ from handlers.cam.registry import Evidence, evidence_of
 from handlers.detectors.base import Found, Inputs, to_detections
 from handlers.endpoint.answers import detection_rows, to_json
 from handlers.endpoint.describe import describe
+from handlers.endpoint.items import DESCRIBE, EXPLAIN, PREDICT, Item
+from handlers.endpoint.kserve import Opened, opened
 from handlers.endpoint.object_reference import (
     ForbiddenBucketError,
     MissingObjectError,
@@ -39,9 +41,10 @@ from handlers.time_limit import OutOfTimeError, time_limit
 
 logger = logging.getLogger(__name__)
 
-PREDICT, EXPLAIN, DESCRIBE = "predict", "explain", "describe"
 # Masks that D-RISE and D-CLOSE look at where the request does not say.
 MASKS = 1000
+# Of its part of an answer, for one of several in it: quotes in JSON text take two bytes there.
+ROOM = 0.8
 WARM_UP_SIZE = (480, 640)
 # Of what there seems to be time for, a trimmed request asks for so much.
 CAUTION = 0.8
@@ -62,16 +65,6 @@ STATUSES: dict[type[Exception], int] = {
     PictureError: 400,
 }
 KNOWN = tuple(STATUSES)
-
-
-@dataclass(frozen=True)
-class Item:
-    """One request of a batch. verb: PREDICT, EXPLAIN or DESCRIBE. fields: as the server hands them
-    over. accept: the header Accept, "" for none."""
-
-    verb: str
-    fields: Mapping[str, Any]
-    accept: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,6 +103,22 @@ class Endpoint:
     def answer(self, items: Sequence[Item]) -> list[Answer]:
         """As many answers as items, in their order. A bad item gets its own 4xx with a JSON
         reason, and one that meets a bug a 500."""
+        several = [self._guarded(partial(opened, item, self._model)) for item in items]
+        inside = [each for one in several if isinstance(one, Opened) for each in one.items]
+        answers = iter(self._answers(inside))
+        return [
+            self._small_enough(
+                one.fold([next(answers) for _ in one.items]) if isinstance(one, Opened) else one
+            )
+            for one in several
+        ]
+
+    @property
+    def _model(self) -> tuple[str, str]:
+        manifest = self.explainer.manifest
+        return (manifest.name, manifest.version) if manifest else ("", "")
+
+    def _answers(self, items: Sequence[Item]) -> list[Answer]:
         deadline = time.monotonic() + self.settings.seconds
         answers: dict[int, Answer] = {}
         asked: dict[int, _Asked] = {}
@@ -121,7 +130,7 @@ class Endpoint:
                 asked[place] = read
         with torch.inference_mode(False), undisturbed(self.explainer.detector.model):
             self._look(asked, answers, deadline)
-        return [self._small_enough(answers[place]) for place in range(len(items))]
+        return [answers[place] for place in range(len(items))]
 
     def _small_enough(self, answer: Answer) -> Answer:
         """An error instead of an answer that would cost the worker its life."""
@@ -208,9 +217,10 @@ class Endpoint:
             return Answer(to_json(detection_rows(detections, chosen, self.explainer.categories)))
         limit = min(seconds, message.options.time_limit or seconds)
         explained = self._explain(message, found, limit)
-        return explanations_answer(
-            explained, message.options.format, asked.item.accept, self.settings.max_response_size
-        )
+        most = self.settings.max_response_size
+        if asked.item.sharers > 1:  # one answer in another, with what stands around it
+            most = int(most / asked.item.sharers * ROOM)
+        return explanations_answer(explained, message.options.format, asked.item.accept, most)
 
     def _explain(self, message: Message, found: Found, seconds: float) -> Explained:
         """Within so many seconds. Raises TooCostlyError."""

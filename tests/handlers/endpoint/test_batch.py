@@ -15,7 +15,8 @@ from handlers import time_limit
 from handlers.detectors.base import Inputs
 from handlers.endpoint import batch as module
 from handlers.endpoint import reading
-from handlers.endpoint.batch import DESCRIBE, EXPLAIN, PREDICT, Endpoint, Item
+from handlers.endpoint.batch import Endpoint
+from handlers.endpoint.items import DESCRIBE, EXPLAIN, PREDICT, Item
 from handlers.endpoint.object_reference import (
     ForbiddenBucketError,
     MissingObjectError,
