@@ -90,7 +90,9 @@ def draws(
     """Uniform random numbers 0 ... 1 for `number` masks: [B, each], a few masks at a time. Drawn
     mask by mask on the CPU, so that neither batch nor device changes them. Raises OutOfTimeError
     where a time limit does not allow for all of them."""
-    for own in on_time(torch.arange(number).split(evidence.batch), number):
+    starts = range(0, number, evidence.batch)
+    runs = (range(start, min(start + evidence.batch, number)) for start in starts)
+    for own in on_time(runs, number):
         yield torch.rand(len(own), each, generator=generator).to(evidence.device)
 
 

@@ -78,7 +78,7 @@ STAGES = {"detr": test_detr.STAGE, "classifier": "layer2", "faster": "backbone.b
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of each map a few channels only."""
     monkeypatch.setattr(
-        channel_masks, "in_chunks", lambda number, _: [torch.arange(min(number, 3))]
+        channel_masks, "in_chunks", lambda number, _: [torch.arange(3)] if number else []
     )
 
 
