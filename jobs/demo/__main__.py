@@ -17,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,7 +31,6 @@ from archives import server
 from handlers.explainer import Explainer
 from handlers.images import to_image
 from handlers.render import contact_sheet, draw_boxes, encode_jpeg, overlay, overlay_all
-from handlers.schema import ExplainRequest
 from jobs.demo.scenes import HELD_OUT_SEEDS, SceneOptions, make_scene
 
 BUCKET = "scenes"
@@ -187,7 +186,8 @@ def _show_each_box(options: DemoOptions, file: Path) -> None:
     """The same in Python: the picture's boxes, all heatmaps in one, and each box's own."""
     picture = scene(SHOWN_SCENE)
     explainer = Explainer.from_archive(options.archive)
-    explanations = explainer.explain([picture], ExplainRequest(max_detections=8))[0]
+    request = replace(explainer.defaults, max_detections=8)
+    explanations = explainer.explain([picture], request)[0]
     images = [draw_boxes(picture, explanations), overlay_all(picture, explanations)]
     images += [overlay(picture, each) for each in explanations]
     file.write_bytes(encode_jpeg(contact_sheet(images, columns=5, cell=260)))
