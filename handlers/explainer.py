@@ -274,11 +274,12 @@ class Explainer:
         """
         request = request or self.defaults
         self.check(request)
+        layers = self._places(request)
         explained: list[list[Explanation]] = [[] for _ in pictures]
         with undisturbed(self.detector.model):
             inputs = [self.prepare(picture) for picture in pictures]
             for place, found in self.found(inputs, batch_size):
-                explained[place] = self.explain_found(found, request)
+                explained[place] = self.explain_found(found, request, layers)
         return explained
 
     def found(
@@ -312,10 +313,13 @@ class Explainer:
         with torch.no_grad():
             return self.detector.prepare(picture)
 
-    def explain_found(self, found: Found, request: ExplainRequest) -> list[Explanation]:
+    def explain_found(
+        self, found: Found, request: ExplainRequest, layers: Sequence[Where] | None = None
+    ) -> list[Explanation]:
         """What `explain` gives for one picture of `found`; `check` is to have seen the request, and
-        the model is to be `undisturbed`. Errors as for `explain`."""
-        layers = self._places(request)
+        the model is to be `undisturbed`. layers: the request's, where they are found already.
+        Errors as for `explain`."""
+        layers = self._places(request) if layers is None else layers
         verdicts = Verdicts(found, self.detector.limits(), self.categories)
         chosen = self._chosen(verdicts, request)
         if not len(chosen):

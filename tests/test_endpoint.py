@@ -37,10 +37,14 @@ BASE64 = base64.b64encode(PNG).decode()
 
 
 def post(endpoint: Server, verb: str, **arguments: Any) -> requests.Response:
+    return post_to(endpoint, f"{verb}/demo", **arguments)
+
+
+def post_to(endpoint: Server, path: str, **arguments: Any) -> requests.Response:
     with requests.Session() as session:
         session.trust_env = False
         return session.post(
-            f"{endpoint.inference_url}/{verb}/demo",
+            f"{endpoint.inference_url}/{path}",
             headers={"Authorization": f"Bearer {endpoint.inference_token}"},
             timeout=60,
             **arguments,
@@ -118,14 +122,7 @@ def test_overlay_is_the_rendered_picture(endpoint: Server, demo: Explainer) -> N
 
 
 def ask_kserve(endpoint: Server, path: str, body: dict[str, Any]) -> Any:
-    with requests.Session() as session:
-        session.trust_env = False
-        answer = session.post(
-            f"{endpoint.inference_url}/{path}",
-            headers={"Authorization": f"Bearer {endpoint.inference_token}"},
-            json=body,
-            timeout=60,
-        )
+    answer = post_to(endpoint, path, json=body)
     assert answer.status_code == 200, answer.text[:300]
     return answer.json()
 

@@ -16,7 +16,7 @@ from archives.build import BuildOptions, build
 from archives.server import DEFAULT_CONFIG, Ports, Server, ServerOptions, start
 from archives.verify import verify
 from handlers.endpoint.writing import OMITTED
-from tests.test_endpoint import PNG
+from tests.test_endpoint import PNG, post_to
 
 pytestmark = pytest.mark.server
 LIMIT = 12_000
@@ -56,15 +56,7 @@ def server(stores: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def ask(server: Server, path: str, **fields: Any) -> requests.Response:
-    with requests.Session() as session:
-        session.trust_env = False
-        return session.post(
-            f"{server.inference_url}/{path}",
-            headers={"Authorization": f"Bearer {server.inference_token}"},
-            files={"picture": PNG},
-            data=fields,
-            timeout=60,
-        )
+    return post_to(server, path, files={"picture": PNG}, data=fields)
 
 
 def test_both_are_served_and_the_first_is_the_default(server: Server, stores: list[Path]) -> None:

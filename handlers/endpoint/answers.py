@@ -107,17 +107,21 @@ class ExplanationsAnswer:
     omitted_explanations: int = 0
     trimmed: Mapping[str, int] = field(default_factory=dict)
 
-    def within(self, most: int) -> ExplanationsAnswer:
-        """The same in at most `most` bytes of JSON, as far as leaving out heatmaps and then whole
-        explanations can do that; always those that score least."""
-        excess = len(to_json(asdict(self))) - most
-        if excess <= 0:
-            return self
+    def json_within(self, most: int) -> bytes:
+        """JSON of at most `most` bytes, as far as leaving out heatmaps and then whole explanations
+        can do that; always those that score least."""
+        body = to_json(asdict(self))
+        excess = len(body) - most
+        return body if excess <= 0 else to_json(asdict(self._shorter(excess)))
+
+    def _shorter(self, excess: int) -> ExplanationsAnswer:
+        """By at least so many bytes, as far as that can be."""
         excess += SPARE  # the numbers of what is omitted have more digits then
         kept = len(self.explanations)
         while kept and excess > 0:
             kept -= 1
-            excess -= len(to_json(asdict(self.explanations[kept])["heatmap"])) - len(b"null")
+            heatmap = self.explanations[kept].heatmap
+            excess -= len(to_json(asdict(heatmap))) - len(b"null") if heatmap else 0
         bare = [replace(each, heatmap=None) for each in self.explanations[kept:]]
         omitted = 0
         while bare and excess > 0:

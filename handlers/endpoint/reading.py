@@ -5,14 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from handlers.endpoint.object_reference import SCHEME, read_object
 from handlers.endpoint.settings import MOST_SECONDS
-from handlers.fields import Choice, Number, RequestError, check_options, option, parse_option
+from handlers.fields import Choice, Number, RequestError, check_options, kinds, option, parse_option
 from handlers.images import PictureError, decode_picture
 from handlers.schema import ExplainRequest
 
@@ -46,6 +46,10 @@ class AnswerOptions:
         check_options(self)
 
 
+# That a request may have.
+FIELDS = ("picture", *kinds(ExplainRequest), *kinds(AnswerOptions))
+
+
 @dataclass(frozen=True)
 class Message:
     """One request: picture uint8 [3, H, W], what to explain, and how to answer."""
@@ -70,14 +74,14 @@ def parse_message(
     if not names:
         raise RequestError("picture", None, PICTURE)
     picture = given.pop(names[0])
-    own = [each.name for each in fields(AnswerOptions)]
-    known = ["picture", *(each.name for each in fields(ExplainRequest)), *own]
     for name in given:
-        if name not in known:
-            raise RequestError("field", name, ", ".join(known))
+        if name not in FIELDS:
+            raise RequestError("field", name, ", ".join(FIELDS))
     values = {name: _text(name, value) for name, value in given.items()}
     options = {
-        name: parse_option(AnswerOptions, name, values.pop(name)) for name in own if name in values
+        name: parse_option(AnswerOptions, name, values.pop(name))
+        for name in kinds(AnswerOptions)
+        if name in values
     }
     request = ExplainRequest.from_fields(values, defaults)
     _check_served(request)

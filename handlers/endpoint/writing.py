@@ -21,8 +21,8 @@ from handlers.endpoint.answers import (
     request_fields,
     to_json,
 )
-from handlers.endpoint.reading import AnswerOptions
-from handlers.fields import RequestError, kinds
+from handlers.endpoint.reading import FIELDS
+from handlers.fields import RequestError
 from handlers.render import LONGEST, overlay_all
 from handlers.schema import ExplainRequest, Explanation
 
@@ -34,8 +34,6 @@ PICTURES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 LEAST_LONGEST = 100
 QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
-# That an error may be about.
-FIELDS = {"picture", *kinds(ExplainRequest), *kinds(AnswerOptions)}
 OMITTED, TRIMMED = "X-Whybox-Omitted-Heatmaps", "X-Whybox-Trimmed"
 
 
@@ -113,7 +111,7 @@ def _json(explained: Explained, accept: str, most: int) -> Answer:
         tuple(ExplanationAnswer.of(each) for each in explained.explanations),
         trimmed=explained.trimmed,
     )
-    return Answer(to_json(asdict(answer.within(most))))
+    return Answer(answer.json_within(most))
 
 
 def _overlay(explained: Explained, accept: str, most: int) -> Answer:
