@@ -1,4 +1,5 @@
-"""`python -m archives build | verify | schemas | serve | stop`; each says more with `--help`."""
+"""`python -m archives build | verify | schemas | serve | ready | rotate | stop`; `--help` explains
+them."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
+from archives.page import show
 from archives.server import (
     DEFAULT_CONFIG,
     READY_SECONDS,
@@ -24,6 +26,7 @@ from archives.server import (
     running,
     start,
 )
+from archives.tokens import KINDS, rotate
 from archives.verify import UnsafeArchiveError, verify
 from handlers.manifest import ArchiveError
 
@@ -127,6 +130,35 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--timeout", type=float, default=READY_SECONDS, metavar="SECONDS")
     serve.add_argument("--foreground", action="store_true", help="run until Ctrl-C, then stop")
 
+    change = commands.add_parser("rotate", help="have the running server make new tokens")
+    change.set_defaults(command=_rotate)
+    change.add_argument("--folder", type=Path, default=SERVE_FOLDER)
+    change.add_argument("--kind", choices=KINDS, help="by default both")
+    change.add_argument(
+        "--nginx-include",
+        type=Path,
+        metavar="FILE",
+        help="write the inference token into a line of nginx's configuration, too",
+    )
+
+    ready = commands.add_parser("ready", help="whether every model of the running server answers")
+    ready.set_defaults(command=_ready)
+    ready.add_argument("--folder", type=Path, default=SERVE_FOLDER)
+
+    page = commands.add_parser("page", help="a page in the browser that asks the running server")
+    page.set_defaults(command=_page)
+    page.add_argument("--folder", type=Path, default=SERVE_FOLDER, help="the server's")
+    page.add_argument("--port", type=int, default=8000, help="0 for one that is free")
+    page.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        dest="origins",
+        metavar="ORIGIN",
+        help="a page elsewhere that may ask, too, as http://127.0.0.1:3000; null for every one that"
+        " is opened from disk",
+    )
+
     stop = commands.add_parser("stop", help="stop the TorchServe that serve started")
     stop.set_defaults(command=_stop)
     stop.add_argument("--folder", type=Path, default=SERVE_FOLDER)
@@ -220,17 +252,20 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def _instructions(server: Server, foreground: bool) -> str:
-    header, keys, logs, folder = map(
-        _shown, (server.header_file("inference"), server.key_file, server.logs, server.folder)
-    )
+    files = (server.header_file("inference"), server.key_file, server.request_log, server.logs)
+    header, keys, requests, logs, folder = map(_shown, (*files, server.folder))
     url = f"{server.inference_url}/explanations/{server.models[0]}"
     python = shlex.quote(_shown(Path(sys.executable)))
     return "\n".join(
         [
             f"serving {', '.join(server.models)} at {server.inference_url}",
-            f"  management  {server.management_url}, metrics {server.metrics_url}/metrics",
+            f"  metrics     {server.metrics_url}/metrics, which docs/grafana.json shows",
+            f"  management  {server.management_url}",
             f"  tokens      {keys} (only you can read it)",
+            f"  requests    {requests}: who asked for what, JSON, one a line",
             f"  logs        {logs}",
+            f"  page        {python} -m archives page --folder {shlex.quote(folder)}",
+            f"  ready       {python} -m archives ready --folder {shlex.quote(folder)}",
             "  try         with a picture.jpg of yours:",
             f"    curl --header @{shlex.quote(header)} --form picture=@picture.jpg {url}",
             "  stop        Ctrl-C"
@@ -243,6 +278,41 @@ def _instructions(server: Server, foreground: bool) -> str:
 def _shown(path: Path) -> str:
     """As a person would type it here: relative if that is shorter."""
     return min(str(path), os.path.relpath(path), key=len)
+
+
+def _rotate(options: argparse.Namespace) -> int:
+    server = running(options.folder)
+    if server is None:
+        raise ServerError(
+            f"no server runs in {options.folder}; start one: python -m archives serve"
+        )
+    kinds = (options.kind,) if options.kind else KINDS
+    valid_until = rotate(server, kinds, options.nginx_include)
+    print(
+        f"new: {' and '.join(kinds)} token, until {valid_until:%Y-%m-%d %H:%M} UTC; the old is"
+        " refused now"
+    )
+    for kind in kinds:
+        print(f"  curl        --header @{_shown(server.header_file(kind))}")
+    if options.nginx_include:
+        print(f"  nginx       {_shown(options.nginx_include)} has it; now: nginx -s reload")
+    return DONE
+
+
+def _ready(options: argparse.Namespace) -> int:
+    server = running(options.folder)
+    if server is None:
+        print(f"no server runs in {options.folder}")
+        return RETRY
+    waiting = server.waiting()
+    for each in server.served:
+        print(f"{each.name} {each.version}: {'not ready' if each in waiting else 'ready'}")
+    return RETRY if waiting else DONE
+
+
+def _page(options: argparse.Namespace) -> int:
+    show(options.folder, options.port, options.origins)
+    return DONE
 
 
 def _stop(options: argparse.Namespace) -> int:

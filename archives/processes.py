@@ -7,8 +7,9 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from archives.private_file import write_private
 from archives.served import Served
-from archives.server_config import Ports, write_private
+from archives.server_config import Ports
 
 # Every process of a server carries this variable, so that stopping can never meet another's.
 MARKER = "WHYBOX_SERVER"

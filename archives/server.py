@@ -29,6 +29,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from archives.monitoring import LOGGING, REQUEST_LOG
+from archives.private_file import write_private
 from archives.processes import MARKER, ServerState, executable, state_file
 from archives.served import Served, copy_archives
 from archives.server_config import (
@@ -41,7 +43,6 @@ from archives.server_config import (
     choose_ports,
     find_java,
     write_config,
-    write_private,
 )
 from handlers.endpoint.settings import RESPONSE_SIZE_VARIABLE
 
@@ -137,6 +138,11 @@ class Server:
         return self.folder / "logs"
 
     @property
+    def request_log(self) -> Path:
+        """Who asked for what, as JSON, one object a line; our warnings and errors, too."""
+        return self.logs / REQUEST_LOG
+
+    @property
     def inference_token(self) -> str:
         """The bearer token for predictions and explanations; do not print it."""
         return self._token("inference")
@@ -164,7 +170,7 @@ class Server:
         could not be loaded, or the time is over.
         """
         deadline = time.monotonic() + timeout
-        waiting = list(self.served)
+        waiting = self.served
         absent = 0
         while waiting:
             # Twice, because a process has no environment for a moment while it begins.
@@ -176,11 +182,14 @@ class Server:
             if time.monotonic() > deadline:
                 names = ", ".join(f"{each.name} {each.version}" for each in waiting)
                 raise self._failure(f"{names} not ready after {timeout:.0f} s")
-            waiting = [each for each in waiting if not self._is_ready(each)]
-            if waiting:
+            if waiting := self.waiting():
                 time.sleep(POLL_SECONDS)
         for kind in HEADER_FILES:
             write_private(self.header_file(kind), f"Authorization: Bearer {self._token(kind)}\n")
+
+    def waiting(self) -> tuple[Served, ...]:
+        """Those of which no worker is ready; none for a server that answers all that it serves."""
+        return tuple(each for each in self.served if not self._is_ready(each))
 
     def _is_ready(self, served: Served) -> bool:
         # Only the management address knows: /ping is healthy before any worker has loaded.
@@ -314,7 +323,7 @@ def _launch(folder: Path, java_home: Path, state: ServerState, max_response_size
         MARKER: state.identity,
     }
     command = [sys.executable, "-P", "-m", "ts.model_server", "--start", "--ncs"]
-    command += ["--ts-config", str(folder / "config.properties")]
+    command += ["--ts-config", str(folder / "config.properties"), "--log-config", str(LOGGING)]
     with (folder / "logs" / "console.log").open("wb") as log:
         launcher = subprocess.Popen(
             command,

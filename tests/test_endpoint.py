@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -40,15 +41,14 @@ def post(endpoint: Server, verb: str, **arguments: Any) -> requests.Response:
     return post_to(endpoint, f"{verb}/demo", **arguments)
 
 
-def post_to(endpoint: Server, path: str, **arguments: Any) -> requests.Response:
+def post_to(
+    endpoint: Server, path: str, headers: Mapping[str, str] | None = None, **arguments: Any
+) -> requests.Response:
+    token = {"Authorization": f"Bearer {endpoint.inference_token}"}
+    url = f"{endpoint.inference_url}/{path}"
     with requests.Session() as session:
         session.trust_env = False
-        return session.post(
-            f"{endpoint.inference_url}/{path}",
-            headers={"Authorization": f"Bearer {endpoint.inference_token}"},
-            timeout=60,
-            **arguments,
-        )
+        return session.post(url, headers={**token, **(headers or {})}, timeout=60, **arguments)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ MIXED: list[tuple[str, dict[str, Any], int, str]] = [
 def test_each_of_a_batch_gets_its_own_answer(endpoint: Server) -> None:
     # While one batch is worked on the next requests gather, so that most of these share batches.
     wanted = MIXED * 3
-    with ThreadPoolExecutor(len(wanted)) as pool:
+    with ThreadPoolExecutor(30) as pool:  # more would be too many for the queue
         answers = list(pool.map(lambda each: post(endpoint, each[0], **each[1]), wanted))
     for (verb, _, status, text), answer in zip(wanted, answers, strict=True):
         assert answer.status_code == status, (verb, text, answer.text[:300])

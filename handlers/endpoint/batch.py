@@ -16,13 +16,16 @@ from handlers.detectors.base import Found, Inputs, to_detections
 from handlers.endpoint.answers import detection_rows, to_json
 from handlers.endpoint.describe import describe
 from handlers.endpoint.items import DESCRIBE, EXPLAIN, PREDICT, Item
+from handlers.endpoint.json_log import REQUEST
 from handlers.endpoint.kserve import Opened, opened
 from handlers.endpoint.object_reference import (
     ForbiddenBucketError,
     MissingObjectError,
     StoreError,
 )
+from handlers.endpoint.observation import DECODE, ENCODE, EXPLAINING, Observation, detecting
 from handlers.endpoint.reading import Message, parse_message
+from handlers.endpoint.report import Report
 from handlers.endpoint.settings import Settings
 from handlers.endpoint.writing import (
     Answer,
@@ -103,14 +106,31 @@ class Endpoint:
     def answer(self, items: Sequence[Item]) -> list[Answer]:
         """As many answers as items, in their order. A bad item gets its own 4xx with a JSON
         reason, and one that meets a bug a 500."""
-        several = [self._guarded(partial(opened, item, self._model)) for item in items]
-        inside = [each for one in several if isinstance(one, Opened) for each in one.items]
-        answers = iter(self._answers(inside))
-        return [
-            self._small_enough(
-                one.fold([next(answers) for _ in one.items]) if isinstance(one, Opened) else one
-            )
+        return [report.answer for report in self.report(items)]
+
+    def report(self, items: Sequence[Item]) -> list[Report]:
+        """The same, with what there is to say about each request."""
+        start = time.monotonic()
+        several = [self._guarded(item, partial(opened, item, self._model)) for item in items]
+        inside = [
+            replace(each, observation=Observation())
             for one in several
+            if isinstance(one, Opened)
+            for each in one.items
+        ]
+        answered = zip(inside, self._answers(inside), strict=True)
+        folded: list[tuple[Answer, list[Observation]]] = []
+        for one in several:
+            if isinstance(one, Opened):
+                own = [next(answered) for _ in one.items]
+                answer = self._small_enough(one.fold([each for _, each in own]))
+                folded.append((answer, [_observed(*pair) for pair in own]))
+            else:
+                folded.append((one, []))
+        seconds = time.monotonic() - start
+        return [
+            Report(item, answer, pictures, len(items), seconds)
+            for item, (answer, pictures) in zip(items, folded, strict=True)
         ]
 
     @property
@@ -123,7 +143,7 @@ class Endpoint:
         answers: dict[int, Answer] = {}
         asked: dict[int, _Asked] = {}
         for place, item in enumerate(items):
-            read = self._guarded(partial(self._read, item))
+            read = self._guarded(item, partial(self._read, item))
             if isinstance(read, Answer):
                 answers[place] = read
             else:
@@ -145,27 +165,33 @@ class Endpoint:
             ),
         )
 
-    def _guarded(self, run: Callable[[], Any]) -> Any:
-        """What `run` gives, or the answer for the error that it met."""
+    def _guarded(self, item: Item, run: Callable[[], Any]) -> Any:
+        """What `run` gives, or the answer for the error that it met with this item."""
         try:
             return run()
         except KNOWN as error:
             status = next(status for kind, status in STATUSES.items() if isinstance(error, kind))
             return error_answer(status, error)
         except Exception as error:  # the server would answer 503 to the whole batch
-            logger.exception("a request failed")
+            logger.exception("a request failed", extra={REQUEST: item.caller.request_id})
             return error_answer(500, error, "internal error; the server's log has it")
 
     def _read(self, item: Item) -> _Asked | Answer:
         if item.verb == DESCRIBE:
             return Answer(to_json(asdict(describe(self.explainer))))
-        message = parse_message(item.fields, self.explainer.defaults, self.settings.buckets)
+        observation = item.observation
+        with observation.timed(DECODE):
+            message = parse_message(item.fields, self.explainer.defaults, self.settings.buckets)
+        observation.height, observation.width = message.picture.shape[1:]
         if item.verb == PREDICT:
             self._check_prediction(message)
         elif message.options.format == "overlay":
             picture_type(item.accept)
         self.explainer.check(message.request)
-        return _Asked(item, message, self.explainer.prepare(message.picture))
+        if item.verb == EXPLAIN:
+            observation.asked(message.request)
+        with observation.timed(DECODE):
+            return _Asked(item, message, self.explainer.prepare(message.picture))
 
     def _check_prediction(self, message: Message) -> None:
         if message.options.format != "json":
@@ -187,7 +213,8 @@ class Endpoint:
                 logger.warning("a shared pass failed, each picture runs alone: %r", error)
         # Out of the handler, which would hold on to the tensors of what failed.
         for place in [each for each in places if each not in answers]:
-            failed = self._guarded(partial(self._look_at, [place], asked, answers, deadline))
+            run = partial(self._look_at, [place], asked, answers, deadline)
+            failed = self._guarded(asked[place].item, run)
             answers.setdefault(place, failed)
 
     def _look_at(
@@ -198,8 +225,10 @@ class Endpoint:
         deadline: float,
     ) -> None:
         """Adds answers for some of `asked`; raises what a pass of the network does."""
-        for number, each in self.explainer.found([asked[place].inputs for place in places]):
+        found = self.explainer.found([asked[place].inputs for place in places])
+        for number, each in detecting(found, [asked[place].item.observation for place in places]):
             own = asked[places[number]]
+            own.item.observation.detections = len(each.kept.entries.scores)
             # What one leaves of its share is for those that come after it; predictions need none.
             waiting = [
                 place
@@ -207,20 +236,26 @@ class Endpoint:
                 if place not in answers and other.item.verb == EXPLAIN
             ]
             seconds = max(0.0, deadline - time.monotonic()) / max(1, len(waiting))
-            answers[places[number]] = self._guarded(partial(self._answer, own, each, seconds))
+            run = partial(self._answer, own, each, seconds)
+            answers[places[number]] = self._guarded(own.item, run)
 
     def _answer(self, asked: _Asked, found: Found, seconds: float) -> Answer:
-        message = asked.message
+        message, observation = asked.message, asked.item.observation
         if asked.item.verb == PREDICT:
             detections = to_detections(found.kept, self.explainer.detector.level_names())
             chosen = self.explainer.choose(detections.labels, detections.scores, message.request)
-            return Answer(to_json(detection_rows(detections, chosen, self.explainer.categories)))
+            with observation.timed(ENCODE):
+                rows = detection_rows(detections, chosen, self.explainer.categories)
+                return Answer(to_json(rows))
         limit = min(seconds, message.options.time_limit or seconds)
-        explained = self._explain(message, found, limit)
+        with observation.timed(EXPLAINING):
+            explained = self._explain(message, found, limit)
+        observation.explanations = len(explained.explanations)
         most = self.settings.max_response_size
         if asked.item.sharers > 1:  # one answer in another, with what stands around it
             most = int(most / asked.item.sharers * ROOM)
-        return explanations_answer(explained, message.options.format, asked.item.accept, most)
+        with observation.timed(ENCODE):
+            return explanations_answer(explained, message.options.format, asked.item.accept, most)
 
     def _explain(self, message: Message, found: Found, seconds: float) -> Explained:
         """Within so many seconds. Raises TooCostlyError."""
@@ -261,6 +296,11 @@ class Endpoint:
             now = len(self.explainer.choose(kept.labels, kept.scores, request))
             fewer, name = int(now * share), "max_detections"
         return {name: fewer} if 0 < fewer < now else {}
+
+
+def _observed(item: Item, answer: Answer) -> Observation:
+    item.observation.status, item.observation.reason = answer.status, answer.reason
+    return item.observation
 
 
 def _too_costly(needed: float, seconds: float, trimmable: bool) -> TooCostlyError:

@@ -39,12 +39,14 @@ OMITTED, TRIMMED = "X-Whybox-Omitted-Heatmaps", "X-Whybox-Trimmed"
 
 @dataclass(frozen=True)
 class Answer:
-    """One item's answer: its bytes, their media type, the HTTP status, and further headers."""
+    """One item's answer: its bytes, their media type, the HTTP status, further headers, and of an
+    error its kind, as the log and the metrics have it."""
 
     body: bytes
     content_type: str = "application/json"
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def error_answer(status: int, error: Exception, message: str | None = None) -> A
     """message: what the client is told, the error's own by itself."""
     name = error.name if isinstance(error, RequestError) and error.name in FIELDS else None
     reason = ErrorReason(type(error).__name__, str(error) if message is None else message, name)
-    return Answer(to_json(asdict(ErrorAnswer(reason))), status=status)
+    return Answer(to_json(asdict(ErrorAnswer(reason))), status=status, reason=reason.type)
 
 
 class NotAcceptableError(RequestError):

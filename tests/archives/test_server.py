@@ -256,6 +256,7 @@ def test_serve_try_and_stop(
     assert sorted(file.name for file in server.folder.iterdir()) == [
         "config.properties",
         "logs",
+        "metrics.yaml",
         "whybox.lock",
     ]
 

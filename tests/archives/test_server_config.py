@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from archives.private_file import write_private
 from archives.server import DEFAULT_CONFIG
 from archives.server_config import (
     Ports,
@@ -13,7 +14,6 @@ from archives.server_config import (
     checked_digests,
     choose_ports,
     write_config,
-    write_private,
 )
 
 
@@ -52,6 +52,7 @@ def test_what_is_served_is_filled_in(tmp_path: Path) -> None:
         "grpc_management_port": "5",
         "model_store": str(tmp_path / "model_store"),
         "load_models": "a=0.mar,b=1.mar,b=2.mar",
+        "metrics_config": str(tmp_path / "metrics.yaml"),
     }
 
 
