@@ -18,7 +18,7 @@ ROUNDS ?= 5
 WORKS ?=
 WEIGHTS := jobs/demo/weights.safetensors
 
-.PHONY: help setup demo demo-weights demo-evaluate serve stop test test-full lint bench clean
+.PHONY: help setup demo demo-weights demo-evaluate serve stop test test-full lint bench bench-serve clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -74,6 +74,9 @@ $(VENV)/.bench: $(VENV)/.setup
 
 bench: $(VENV)/.bench ## every claim about speed beside the peers: WORKS="ablation drise", ROUNDS, DEVICE=cuda
 	@$(RUN) -m tests.benchmarks $(WORKS) --rounds $(ROUNDS) --device $(DEVICE)
+
+bench-serve: $(VENV)/.bench ## what the server adds to calls in one process: latency, throughput
+	@$(RUN) -m tests.benchmarks serving --rounds $(ROUNDS)
 
 clean: ## remove what the commands made, .venv too
 	@if [ -x $(RUN) ]; then $(RUN) -m archives stop || true; fi

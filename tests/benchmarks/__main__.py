@@ -22,7 +22,7 @@ from tests.benchmarks.report import tables, written
 # By name: modules here that have a WORK each.
 WORKS = (
     *("two_stage", "one_stage", "group_norm", "inner_layer", "ablation", "drise"),
-    *("precision", "classification", "throughput", "methods"),
+    *("precision", "classification", "throughput", "methods", "serving"),
 )
 TABLES = "tables.md"
 
