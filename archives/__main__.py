@@ -1,5 +1,5 @@
-"""`python -m archives build | verify | schemas | serve | ready | rotate | stop`; `--help` explains
-them."""
+"""`python -m archives build | verify | schemas | serve | ready | rotate | page | stop`; `--help`
+explains them."""
 
 from __future__ import annotations
 

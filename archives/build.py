@@ -42,8 +42,9 @@ MODEL_CONFIG_TEXT = """\
 minWorkers: 1
 maxWorkers: 1
 batchSize: 8
-# A lone request waits so many milliseconds for company; a queue has company already.
-maxBatchDelay: 5
+# A lone request waits so many milliseconds for company; those that come while others are worked on
+# have it already.
+maxBatchDelay: 1
 # Four batches: who comes later gets 503 at once, rather than an answer too late to be of use.
 jobQueueSize: 32
 responseTimeout: 120

@@ -32,6 +32,8 @@ SAFE = {
 }
 # The server's own limit is on one batch, for which a request may wait behind others.
 ANSWER_SECONDS = 600.0
+# By which this machine calls itself: a page elsewhere may have a name that leads here.
+NAMES = (HOST, "localhost")
 # Bytes of a request: config.properties has the same.
 LARGEST = 64 * 2**20
 
@@ -57,6 +59,31 @@ class PageServer(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: PageServer
     protocol_version = "HTTP/1.1"
+    timeout = 60  # seconds for a request to come
+
+    def parse_request(self) -> bool:
+        """A request whose end is plain, asked of this address itself; others are refused, and their
+        connection is closed, so that nothing of them is taken for a request."""
+        if not super().parse_request():
+            return False
+        length = self.headers.get("Content-Length") or "0"
+        refused = None
+        if self.headers.get("Host", "").rpartition(":")[0] not in NAMES:
+            refused = HTTPStatus.FORBIDDEN, f"this is {' and '.join(NAMES)} only"
+        elif "Transfer-Encoding" in self.headers:
+            refused = HTTPStatus.LENGTH_REQUIRED, "expected a Content-Length"
+        elif not length.isdecimal() or len(length) > 12 or int(length) > LARGEST:
+            reason = f"expected at most {LARGEST} bytes"
+            refused = HTTPStatus.REQUEST_ENTITY_TOO_LARGE, reason
+        elif not self.path.isascii():
+            refused = HTTPStatus.BAD_REQUEST, "expected a path of ASCII"
+        if refused:
+            self.close_connection = True
+            self._refuse(*refused)
+            return False
+        # Read whole first: a server that refuses a request does so before it has come.
+        self.body = self.rfile.read(int(length))
+        return len(self.body) == int(length)
 
     def do_GET(self) -> None:
         if self.path.startswith(ASKED):
@@ -86,23 +113,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(HTTPStatus.NO_CONTENT, b"", allowed if known else {})
 
     def _hand_on(self) -> None:
-        length = self.headers.get("Content-Length") or "0"
-        if not length.isdecimal() or int(length) > LARGEST:
-            self.close_connection = True  # what follows is not read
-            self._refuse(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"got {length} bytes; expected {LARGEST} at most",
-            )
-            return
-        # Read whole first: a server that refuses a request does so before it has come.
-        body = self.rfile.read(int(length))
         headers = {name: self.headers[name] for name in SENT if name in self.headers}
         # TorchServe's own name for it; other names of headers it compares without case.
         if "Describe" in headers:
             headers["describe"] = headers.pop("Describe")
         connection = http.client.HTTPConnection(self.server.target, timeout=ANSWER_SECONDS)
         try:
-            connection.request(self.command, self.path, body, headers)
+            connection.request(self.command, self.path, self.body, headers)
             answer = connection.getresponse()
             given = {name: value for name in ANSWERED if (value := answer.getheader(name))}
             self._answer(answer.status, answer.read(), given)

@@ -291,9 +291,10 @@ def start(options: ServerOptions) -> Server:
                 f"a server runs already in {folder}, at {other.inference_url};"
                 f" stop it with: python -m archives stop --folder {folder}"
             )
-        for name in ("temp", "logs", "model_store"):
+        for name in ("temp", "model_store"):
             shutil.rmtree(folder / name, ignore_errors=True)
             (folder / name).mkdir(mode=0o700)
+        _begin_logs(folder / "logs")
         (folder / "key_file.json").unlink(missing_ok=True)
         socket_path = folder / "temp" / ".ts.sock.65535"
         if len(os.fsencode(socket_path)) > MAX_SOCKET_PATH:
@@ -353,6 +354,14 @@ def _claim(folder: Path) -> None:
     if any(folder.iterdir()) and not (folder / LOCK).exists():
         raise ServerConfigError(f"{folder} holds other files; give --folder a new folder")
     folder.chmod(0o700)
+
+
+def _begin_logs(folder: Path) -> None:
+    """Empty, but for who asked for what: that outlives a crash and the start after it."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for file in folder.iterdir():
+        if not file.name.startswith(Path(REQUEST_LOG).stem):
+            file.unlink()
 
 
 @contextmanager

@@ -92,7 +92,10 @@ def _requests(
 ) -> Iterable[tuple[Mapping[str, Any], Mapping[str, str], str]]:
     """Each one's fields, headers and id."""
     for index, each in enumerate(data):
-        yield each, context.get_all_request_header(index), context.get_request_id(index) or ""
+        # TorchServe puts what describes a form's fields among the headers, under the fields' names.
+        given = context.get_all_request_header(index)
+        headers = {name: value for name, value in given.items() if isinstance(value, str)}
+        yield each, headers, context.get_request_id(index) or ""
 
 
 def _item(fields: Mapping[str, Any], headers: Mapping[str, str], request_id: str) -> Item:

@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.server, pytest.mark.full]
 # TorchServe starts another worker at once; that loads torch and the model, and explains a picture.
 RESTART = 60.0
 CLIENTS = 4
+# TorchServe's answer to those whose worker has died.
+DIED = 507
 
 
 @pytest.fixture
@@ -90,16 +92,15 @@ def test_a_worker_killed_under_load_comes_back(own: server.Server) -> None:
         os.kill(worker, signal.SIGKILL)
         killed = time.monotonic()
         time.sleep(1)  # what was on its way
-        back = clients.wait_for_good(time.monotonic(), RESTART) + time.monotonic() - killed
+        since = time.monotonic()
+        back = since - killed + clients.wait_for_good(since, RESTART)
     print(f"\nkill -9: {dict(clients.seen)}, first good answer after {back:.1f} s")
-    assert clients.seen.keys() <= {200, 500, 503}  # none hangs, none is without an answer
-    assert clients.seen[500] <= CLIENTS  # those that the worker had
+    assert clients.seen.keys() <= {200, DIED, 503}  # none hangs, none is without an answer
+    assert 1 <= clients.seen[DIED] <= CLIENTS  # those that the worker had
     assert workers(own) != [worker]
-    (again,) = workers(own)
-    assert psutil.pid_exists(again)
 
 
-def test_a_picture_that_takes_the_decoder_down(own: server.Server, tmp_path: Path) -> None:
+def test_a_picture_that_takes_the_decoder_down(own: server.Server) -> None:
     """No such picture is known, so the worker is killed while it decodes one: what others see."""
     (worker,) = workers(own)
     with ThreadPoolExecutor(2) as pool:
@@ -112,7 +113,7 @@ def test_a_picture_that_takes_the_decoder_down(own: server.Server, tmp_path: Pat
         killed = time.monotonic()
         statuses = [first.result().status_code, second.result().status_code]
     print(f"\nin the decoder: {statuses}, after {time.monotonic() - killed:.1f} s")
-    assert statuses[0] in (500, 503)
+    assert statuses == [DIED, 200]  # the next in the queue waits for the next worker
     own.wait_ready()
     assert post(own, "explanations", data=PNG).status_code == 200
 
@@ -121,12 +122,13 @@ def test_logs_that_cannot_be_written(own: server.Server) -> None:
     """A disk that is full, for the logs: no file may grow."""
     assert post(own, "explanations", data=PNG).status_code == 200
     time.sleep(1)
-    size = max(file.stat().st_size for file in own.logs.iterdir())
-    java(own).rlimit(psutil.RLIMIT_FSIZE, (size, size))
     before = own.request_log.stat().st_size
+    java(own).rlimit(psutil.RLIMIT_FSIZE, (before, psutil.RLIM_INFINITY))
     statuses = Counter(post(own, "explanations", data=PNG).status_code for _ in range(60))
     print(f"\nno room for logs: {dict(statuses)}")
     assert statuses == {200: 60}
-    assert own.request_log.stat().st_size <= max(size, before)
+    assert own.request_log.stat().st_size == before
     java(own).rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
     assert post(own, "explanations", data=PNG).status_code == 200
+    time.sleep(1)
+    assert own.request_log.stat().st_size > before

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from torch import Tensor
 from archives.__main__ import main
 from archives.page import FOLDER
 from archives.server import Server
+from archives.server_config import HOST
 from handlers.explainer import Explainer, ExplainRequest
 from handlers.images import decode_picture, to_image
 from handlers.render import overlay
@@ -315,3 +317,25 @@ def test_page_without_a_server_is_refused(
 ) -> None:
     assert main(["page", "--folder", str(tmp_path)]) == 1
     assert "make serve" in capsys.readouterr().err
+
+
+LONG = f"POST /predictions/demo HTTP/1.1\r\nHost: localhost:1\r\nContent-Length: {'9' * 5000}"
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("POST /nothing HTTP/1.1\r\nHost: 127.0.0.1:1\r\nContent-Length: 16", 404),
+        ("GET / HTTP/1.1\r\nHost: elsewhere.example:80\r\nContent-Length: 16", 403),
+        ("POST /predictions/demo HTTP/1.1\r\nHost: localhost:1\r\nTransfer-Encoding: chunked", 411),
+        (LONG, 413),
+        ("GET /\xe4 HTTP/1.1\r\nHost: localhost:1", 400),
+    ],
+)
+def test_no_body_is_taken_for_a_request(address: str, head: str, status: int) -> None:
+    with socket.create_connection((HOST, int(address.rpartition(":")[2])), timeout=20) as client:
+        client.sendall(f"{head}\r\n\r\nGET /page.js H/1\r\n".encode("latin-1"))
+        client.shutdown(socket.SHUT_WR)
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(f"HTTP/1.1 {status} ".encode())
+    assert answer.count(b"HTTP/1.1 ") == 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -44,6 +46,8 @@ from handlers.time_limit import OutOfTimeError, time_limit
 
 logger = logging.getLogger(__name__)
 
+# Pictures that are decoded, or fetched, at once: at most, since a decoded one takes memory.
+READERS = min(8, os.cpu_count() or 1)
 # Masks that D-RISE and D-CLOSE look at where the request does not say.
 MASKS = 1000
 # Of its part of an answer, for one of several in it: quotes in JSON text take two bytes there.
@@ -84,6 +88,7 @@ class Endpoint:
 
     def __init__(self, explainer: Explainer, settings: Settings) -> None:
         self.explainer, self.settings = explainer, settings
+        self.readers = ThreadPoolExecutor(READERS, "reader")
 
     def warm_up(self) -> None:
         """Detects and explains once, so that the first request does not wait for what happens only
@@ -123,8 +128,11 @@ class Endpoint:
         for one in several:
             if isinstance(one, Opened):
                 own = [next(answered) for _ in one.items]
-                answer = self._small_enough(one.fold([each for _, each in own]))
-                folded.append((answer, [_observed(*pair) for pair in own]))
+                answer = one.fold([each for _, each in own])
+                fitting = self._small_enough(answer)
+                if fitting is not answer:  # then none of its pictures was answered
+                    own = [(item, fitting) for item, _ in own]
+                folded.append((fitting, [_observed(*pair) for pair in own]))
             else:
                 folded.append((one, []))
         seconds = time.monotonic() - start
@@ -142,11 +150,14 @@ class Endpoint:
         deadline = time.monotonic() + self.settings.seconds
         answers: dict[int, Answer] = {}
         asked: dict[int, _Asked] = {}
-        for place, item in enumerate(items):
-            read = self._guarded(item, partial(self._read, item))
+        messages = self._messages(items, deadline)
+        for place, (item, message) in enumerate(zip(items, messages, strict=True)):
+            read: _Asked | Answer | Message = message
+            if isinstance(message, Message):
+                read = self._guarded(item, partial(self._read, item, message))
             if isinstance(read, Answer):
                 answers[place] = read
-            else:
+            elif isinstance(read, _Asked):
                 asked[place] = read
         with torch.inference_mode(False), undisturbed(self.explainer.detector.model):
             self._look(asked, answers, deadline)
@@ -176,13 +187,27 @@ class Endpoint:
             logger.exception("a request failed", extra={REQUEST: item.caller.request_id})
             return error_answer(500, error, "internal error; the server's log has it")
 
-    def _read(self, item: Item) -> _Asked | Answer:
+    def _messages(self, items: Sequence[Item], deadline: float) -> list[Message | Answer]:
+        """Pictures are decoded, and fetched from a store, side by side."""
+        if len(items) == 1:
+            return [self._guarded(items[0], partial(self._message, items[0]))]
+        reading = [self.readers.submit(self._message, item) for item in items]
+        return [
+            self._guarded(item, partial(_in_time, each, deadline))
+            for item, each in zip(items, reading, strict=True)
+        ]
+
+    def _message(self, item: Item) -> Message | Answer:
         if item.verb == DESCRIBE:
             return Answer(to_json(asdict(describe(self.explainer))))
         observation = item.observation
         with observation.timed(DECODE):
             message = parse_message(item.fields, self.explainer.defaults, self.settings.buckets)
         observation.height, observation.width = message.picture.shape[1:]
+        return message
+
+    def _read(self, item: Item, message: Message) -> _Asked:
+        observation = item.observation
         if item.verb == PREDICT:
             self._check_prediction(message)
         elif message.options.format == "overlay":
@@ -301,6 +326,17 @@ class Endpoint:
 def _observed(item: Item, answer: Answer) -> Observation:
     item.observation.status, item.observation.reason = answer.status, answer.reason
     return item.observation
+
+
+def _in_time(reading: Future[Message | Answer], deadline: float) -> Message | Answer:
+    """What was read. Raises what reading did, or TooCostlyError when the batch's time is over."""
+    wait([reading], max(0.0, deadline - time.monotonic()))
+    if not reading.done():
+        reading.cancel()
+        raise TooCostlyError(
+            "there was no time left to read this picture, after others of its batch: ask again"
+        )
+    return reading.result()
 
 
 def _too_costly(needed: float, seconds: float, trimmable: bool) -> TooCostlyError:

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 
 # What others may put into our log.
 SAFE = re.compile(r"[\w.:@/+=-]{1,128}", re.ASCII)
-REQUEST_ID, CLIENT, AUTHORIZATION, BEARER = (
-    "x-request-id",
-    "x-whybox-client",
-    "authorization",
-    "bearer ",
-)
+REQUEST_ID, CLIENT, AUTHORIZATION = "x-request-id", "x-whybox-client", "authorization"
+# As TorchServe reads it.
+BEARER = re.compile(r"Bearer\s+(\S+)", re.IGNORECASE)
+# For a token's id: which of several the server looked at is not to be seen from here.
+SEVERAL = "several"
 SALT = b"whybox token id"
 
 
@@ -36,12 +35,10 @@ class Caller:
         """From a request's headers. request_id: the server's own. What does not look like an id
         counts as not there."""
         found = {name.lower(): text for name, text in headers.items()}
-        scheme = found.get(AUTHORIZATION, "")
-        token = scheme[len(BEARER) :].strip() if scheme.lower().startswith(BEARER) else ""
         return cls(
             request_id,
             _safe(found.get(REQUEST_ID, "")),
-            token_id(token) if token else "",
+            _token(headers),
             _safe(found.get(CLIENT, "")),
         )
 
@@ -54,6 +51,14 @@ def token_id(token: str) -> str:
     in a log could be tried out in hours.
     """
     return hashlib.scrypt(token.encode(), salt=SALT, n=2**14, r=8, p=1, dklen=4).hex()
+
+
+def _token(headers: Mapping[str, str]) -> str:
+    given = [text for name, text in headers.items() if name.lower() == AUTHORIZATION]
+    if len(given) > 1:
+        return SEVERAL
+    found = BEARER.fullmatch(given[0].strip()) if given else None
+    return token_id(found[1]) if found else ""
 
 
 def _safe(text: str) -> str:

@@ -28,7 +28,11 @@ REQUESTS = Metric(
     "whybox_requests_total", COUNTER, "count", ("verb", "status"), "requests, by HTTP status"
 )
 REJECTED = Metric(
-    "whybox_rejected_total", COUNTER, "count", ("reason",), "pictures refused, by kind of error"
+    "whybox_rejected_total",
+    COUNTER,
+    "count",
+    ("reason",),
+    "pictures and requests with an error, by its kind",
 )
 PICTURES = Metric("whybox_pictures_total", COUNTER, "count", (), "pictures that were decoded")
 DETECTIONS = Metric(

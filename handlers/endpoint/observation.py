@@ -59,14 +59,16 @@ class Observation:
 def detecting(found: Iterator[T], pictures: Sequence[Observation]) -> Iterator[T]:
     """The same results, with the time that it took to find them shared among the pictures."""
     seconds = 0.0
-    while True:
-        start = time.perf_counter()
-        try:
-            following = next(found)
-        except StopIteration:
-            break
-        finally:
-            seconds += time.perf_counter() - start
-        yield following
-    for each in pictures:
-        each.spent(DETECT, seconds / len(pictures))
+    try:
+        while True:
+            start = time.perf_counter()
+            try:
+                following = next(found)
+            except StopIteration:
+                break
+            finally:
+                seconds += time.perf_counter() - start
+            yield following
+    finally:
+        for each in pictures:
+            each.spent(DETECT, seconds / len(pictures))

@@ -83,7 +83,11 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(WORDS, inner, max_size=4),
     max_leaves=6,
 )
-NAMES = st.one_of(st.sampled_from([*FIELDS, "data", "body", "instances", "inputs", "id"]), WORDS)
+# Of headers, too: TorchServe puts a form's fields among them.
+HEADER_NAMES = ["x-request-id", "x-whybox-client", "accept", "authorization", "explain", "describe"]
+NAMES = st.one_of(
+    st.sampled_from([*FIELDS, "data", "body", "instances", "inputs", "id", *HEADER_NAMES]), WORDS
+)
 
 
 @st.composite

@@ -18,6 +18,8 @@ from handlers.endpoint.caller import Caller, token_id
         ({"Authorization": "Basic abc"}, Caller("7")),
         ({"Authorization": "Bearer "}, Caller("7")),
         ({"authorization": "bearer s3cret"}, Caller("7", token=token_id("s3cret"))),
+        ({"Authorization": "Bearer\ts3cret"}, Caller("7", token=token_id("s3cret"))),
+        ({"Authorization": "Bearer a", "authorization": "Bearer b"}, Caller("7", token="several")),
     ],
 )
 def test_of_headers(headers: dict[str, str], expected: Caller) -> None:
