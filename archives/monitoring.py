@@ -25,12 +25,9 @@ def write_metrics(folder: Path) -> Path:
     own = Path(found.origin).parent / "configs" / "metrics.yaml"
     declared: dict[str, Any] = yaml.safe_load(own.read_text(encoding="utf-8"))
     for each in METRICS:
-        entry = {
-            "name": each.name,
-            "unit": each.unit,
-            "dimensions": [*MODEL, *each.dimensions],
-        }
-        declared["model_metrics"].setdefault(each.kind, []).append(entry)
+        for name, dimensions in each.parts().items():
+            entry = {"name": name, "unit": each.unit, "dimensions": [*MODEL, *dimensions]}
+            declared["model_metrics"].setdefault(each.server_kind, []).append(entry)
     path = folder / "metrics.yaml"
     write_private(path, yaml.safe_dump(declared, sort_keys=False))
     return path

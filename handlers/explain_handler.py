@@ -12,10 +12,10 @@ from ts.metrics.metric_type_enum import MetricTypes
 
 from handlers.endpoint.batch import Endpoint
 from handlers.endpoint.caller import Caller
-from handlers.endpoint.declared import ARCHIVE, METRICS
+from handlers.endpoint.declared import METRICS
 from handlers.endpoint.items import DESCRIBE, EXPLAIN, PREDICT, Item
 from handlers.endpoint.json_log import FIELDS, log_as_json
-from handlers.endpoint.measures import Measure, measures
+from handlers.endpoint.measures import Measure, first_measures, measures
 from handlers.endpoint.settings import Settings
 from handlers.explainer import Explainer
 
@@ -51,7 +51,7 @@ class ExplainHandler:
         self.endpoint = Endpoint(explainer, settings)
         self.endpoint.warm_up()
         self.measured = _declared(context)
-        self._send([Measure(ARCHIVE, 1, (manifest.digest,))], context)
+        self._send(first_measures(manifest.digest), context)
         self.initialized = True
         logger.info("ready on %s", device)
 
@@ -72,7 +72,7 @@ class ExplainHandler:
         if not self.measured:
             return
         for each in several:
-            metric = context.metrics.get_metric(each.metric.name, MetricTypes(each.metric.kind))
+            metric = context.metrics.get_metric(each.part, MetricTypes(each.kind))
             metric.add_or_update(each.value, [*self.model, *each.labels])
 
 
@@ -80,7 +80,8 @@ def _declared(context: Context) -> bool:
     """Whether the server knows our metrics, as one that `archives serve` started does."""
     try:
         for each in METRICS:
-            context.metrics.get_metric(each.name, MetricTypes(each.kind))
+            for part in each.parts():
+                context.metrics.get_metric(part, MetricTypes(each.server_kind))
     except (AttributeError, MetricsCacheKeyError):
         logger.warning("this server's metrics_config declares none of ours: nothing is counted")
         return False

@@ -22,13 +22,12 @@ def test_metrics_are_declared_beside_the_servers_own(tmp_path: Path) -> None:
     declared = yaml.safe_load(path.read_text())
     assert {each["name"] for each in declared["ts_metrics"]["counter"]} >= OWN
     ours = declared["model_metrics"]
-    assert {
-        "name": "whybox_stage_seconds",
-        "unit": "s",
-        "dimensions": ["model", "version", "stage"],
-    } in (ours["histogram"])
+    stage, bucket = ["model", "version", "stage"], ["model", "version", "stage", "le"]
+    for name, dimensions in (("sum", stage), ("count", stage), ("bucket", bucket)):
+        entry = {"name": f"whybox_stage_seconds_{name}", "unit": "s", "dimensions": dimensions}
+        assert entry in ours["counter"]
     names = [each["name"] for kind in ours.values() for each in kind]
-    assert {each.name for each in METRICS} <= set(names)
+    assert {part for each in METRICS for part in each.parts()} <= set(names)
     assert len(names) == len(set(names))
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import re
+
 from handlers.endpoint.items import DESCRIBE, EXPLAIN, PREDICT, Item
-from handlers.endpoint.measures import measures
+from handlers.endpoint.measures import first_measures, measures
 from handlers.endpoint.observation import Observation
 from handlers.endpoint.report import Report
 from handlers.endpoint.writing import Answer
@@ -25,14 +27,10 @@ REPORTS = [
 
 
 def test_what_a_batch_adds() -> None:
-    found = [(each.metric.name, *each.labels, each.value) for each in measures(REPORTS)]
-    seconds = [each for each in found if each[0] == "whybox_stage_seconds"]
-    assert seconds == [
-        ("whybox_stage_seconds", "decode", 0.01),
-        ("whybox_stage_seconds", "explain", 0.2),
-        ("whybox_stage_seconds", "detect", 0.3),
-    ]
-    assert {each for each in found if each not in seconds} == {
+    found = {(each.part, *each.labels, each.value) for each in measures(REPORTS)}
+    histograms = {each for each in found if re.match("whybox_(stage|batch)", str(each[0]))}
+    assert len({each[:-1] for each in found}) == len(found)
+    assert found - histograms == {
         ("whybox_requests_total", "explain", "200", 1),
         ("whybox_requests_total", "explain", "400", 2),
         ("whybox_requests_total", "predict", "200", 1),
@@ -46,9 +44,28 @@ def test_what_a_batch_adds() -> None:
         ("whybox_explanations_total", "drise", "422", 1),
         ("whybox_explanations_total", "unknown", "400", 1),
         ("whybox_explained_boxes_total", "odam", 3),
-        ("whybox_batch_requests", 4),
     }
     assert list(measures([])) == []
+
+
+def test_a_value_counts_in_all_buckets_that_it_is_not_above() -> None:
+    found = {(each.part, *each.labels): each.value for each in measures(REPORTS)}
+    buckets = {key[2]: value for key, value in found.items() if key[1:2] == ("detect",) and key[2:]}
+    assert buckets == dict.fromkeys(("0.5", "1", "2", "5", "10", "20", "50", "100", "+Inf"), 1)
+    assert found["whybox_stage_seconds_bucket", "decode", "0.01"] == 1
+    assert ("whybox_stage_seconds_bucket", "decode", "0.005") not in found
+    assert found["whybox_stage_seconds_sum", "explain"] == 0.2
+    assert found["whybox_stage_seconds_count", "explain"] == 1
+    assert found["whybox_batch_requests_bucket", "4"] == 1
+    assert ("whybox_batch_requests_bucket", "2") not in found
+
+
+def test_at_first_there_is_nothing_in_any_bucket() -> None:
+    first = {(each.part, *each.labels): each.value for each in first_measures("abc")}
+    assert first.pop(("whybox_archive_info", "abc")) == 1
+    assert set(first.values()) == {0}
+    later = {(each.part, *each.labels) for each in measures(REPORTS)}
+    assert {key for key in later if re.match("whybox_(stage|batch)", key[0])} <= first.keys()
 
 
 def test_the_log_says_who_asked_for_what() -> None:
