@@ -77,10 +77,12 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         )
     if image.mode.startswith("I"):
         # A 16-bit PNG opens as "I;16" or "I"; Pillow's own conversion clips at 255.
-        values = np.asarray(image, dtype=np.float64)
-        return Image.fromarray(
-            (values / 65535 * 255).round().clip(0, 255).astype(np.uint8)
-        ).convert("RGB")
+        # In whole numbers and in place: several are decoded at once, of up to 50 megapixels.
+        values = np.array(image, dtype=np.int32)
+        values += 128
+        values //= 257  # the nearest of 255 levels: 65535 is 255 * 257
+        np.clip(values, 0, 255, out=values)
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info:
         layer = image.convert("RGBA")
         white = Image.new("RGBA", layer.size, "white")

@@ -82,6 +82,8 @@ def started(folder: Path, inference_port: int, metrics_port: int, token: str) ->
         "user www-data;": f"user {getuser()};",
         "/etc/whybox": str(folder),
         "/run/whybox": str(folder),
+        "/opt/whybox/docs": str(DOCS),
+        "include mime.types;": "types { text/html html; text/css css; text/javascript js; }",
         "/run/nginx.pid": str(folder / "nginx.pid"),
         "/var/log/nginx": str(folder),
         "listen 443 ssl": f"listen 127.0.0.1:{nginx.port} ssl",

@@ -8,7 +8,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -42,6 +42,7 @@ def ask(
     path: str = "predictions/demo",
     client: str = "alice",
     method: str = "POST",
+    headers: Mapping[str, str] | None = None,
     **arguments: Any,
 ) -> requests.Response:
     with requests.Session() as session:
@@ -49,7 +50,7 @@ def ask(
         return session.request(
             method,
             f"{proxy.url}/{path}",
-            headers={"Authorization": f"Bearer {proxy.tokens[client]}"},
+            headers={"Authorization": f"Bearer {proxy.tokens[client]}", **(headers or {})},
             verify=str(proxy.certificate),
             timeout=PATIENCE,
             **arguments,
@@ -158,6 +159,25 @@ def test_other_paths_do_not_pass(proxy: Nginx, path: str) -> None:
     assert status == 404
     jsonschema.validate(body, schemas()["error"])
     assert "/explanations/" in body["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "text"),
+    [
+        ("page/", "text/html", "<title>Whybox"),
+        ("page/page.js", "text/javascript", "predictions"),
+        ("page/page.css", "text/css", "color-scheme"),
+    ],
+)
+def test_page_is_served_where_it_asks(proxy: Nginx, path: str, kind: str, text: str) -> None:
+    answer = requests.get(f"{proxy.url}/{path}", verify=str(proxy.certificate), timeout=PATIENCE)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, kind)
+    assert text in answer.text
+    assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'none'"
+    # As the page's script writes it.
+    described = ask(proxy, method="GET", headers={"describe": "True"}).json()
+    assert described["name"] == "demo"
+    assert raw(proxy, "GET", "/page/../nginx.conf", {})[0] == 404
 
 
 def test_kserve_passes(proxy: Nginx) -> None:
