@@ -28,6 +28,7 @@ from archives.server import (
 )
 from archives.tokens import KINDS, rotate
 from archives.verify import UnsafeArchiveError, verify
+from handlers.endpoint.caller import token_id
 from handlers.manifest import ArchiveError
 
 DONE, FAILED, USAGE, UNSAFE, CONFLICT, RETRY, INTERRUPTED = 0, 1, 2, 5, 6, 75, 130
@@ -261,7 +262,8 @@ def _instructions(server: Server, foreground: bool) -> str:
             f"serving {', '.join(server.models)} at {server.inference_url}",
             f"  metrics     {server.metrics_url}/metrics, which docs/grafana.json shows",
             f"  management  {server.management_url}",
-            f"  tokens      {keys} (only you can read it)",
+            f"  tokens      {keys} (only you can read it); in logs inference is"
+            f" {token_id(server.inference_token)}",
             f"  requests    {requests}: who asked for what, JSON, one a line",
             f"  logs        {logs}",
             f"  page        {python} -m archives page --folder {shlex.quote(folder)}",
@@ -294,6 +296,8 @@ def _rotate(options: argparse.Namespace) -> int:
     )
     for kind in kinds:
         print(f"  curl        --header @{_shown(server.header_file(kind))}")
+    if "inference" in kinds:
+        print(f"  logs        name it {token_id(server.inference_token)}")
     if options.nginx_include:
         print(f"  nginx       {_shown(options.nginx_include)} has it; now: nginx -s reload")
     return DONE

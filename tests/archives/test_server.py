@@ -32,6 +32,7 @@ from archives.server import (
     start,
 )
 from archives.verify import TORCHSERVE_MANIFEST, UnsafeArchiveError
+from handlers.endpoint.caller import token_id
 from handlers.manifest import MANIFEST_NAME, Manifest
 from tests.conftest import needs_curl, random_picture
 
@@ -249,6 +250,7 @@ def test_serve_try_and_stop(
         answer = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=True)
         assert json.loads(answer.stdout)["picture"] == {"width": 120, "height": 90}
         assert server.inference_token not in said
+        assert f"in logs inference is {token_id(server.inference_token)}\n" in said
     finally:
         assert main(["stop", "--folder", str(tmp_path / "serve")]) == 0
     assert len(processes) == 2
