@@ -9,6 +9,7 @@ works that could not run here are named and do not count.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -51,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no work is called {unknown[0]!r}; there are {', '.join(WORKS)}")
     if options.device.startswith("cuda") and not torch.cuda.is_available():
         parser.error("torch finds no CUDA device here; leave DEVICE out, or run where there is one")
+    # As Ctrl-C does: a server that a work has started ends with it.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     settings = Settings(options.rounds, options.device, options.masks, options.tiny)
     wrong = False
     for name in options.works or WORKS:
