@@ -145,7 +145,7 @@ def test_drise_equals_plain_loops(kind: str) -> None:
     slow = by_hand(kind, 6, 3)
     assert len(maps) == 2
     for heat, total in zip(maps, slow, strict=True):
-        # Which queries random weights choose is left to rounding, and may find nothing again.
+        # The random RT-DETR finds none of its boxes again on these masks.
         assert kind == "rt_detr" or float(total.max()) > 0
         expected = total - total.min()
         # NMS may decide otherwise by rounding, so not more closely.
@@ -167,7 +167,7 @@ def test_dclose_explains_every_family(kind: str) -> None:
         assert bool(each.heatmap.isfinite().all())
         assert float(each.heatmap.min()) >= 0
         assert each.on_picture().shape == PICTURE.shape[1:]
-    # Which queries random weights choose is left to rounding, and may find nothing again.
+    # The random RT-DETR may find nothing again.
     assert kind == "rt_detr" or min(float(each.heatmap.max()) for each in (first, second)) > 0
     (again, _) = explained(kind, method="dclose", masks=10)
     assert torch.equal(first.heatmap, again.heatmap)
