@@ -23,6 +23,7 @@ from archives.server import (
     ServerConflictError,
     ServerError,
     ServerOptions,
+    expect_running,
     running,
     start,
 )
@@ -283,11 +284,7 @@ def _shown(path: Path) -> str:
 
 
 def _rotate(options: argparse.Namespace) -> int:
-    server = running(options.folder)
-    if server is None:
-        raise ServerError(
-            f"no server runs in {options.folder}; start one: python -m archives serve"
-        )
+    server = expect_running(options.folder)
     kinds = (options.kind,) if options.kind else KINDS
     valid_until = rotate(server, kinds, options.nginx_include)
     print(

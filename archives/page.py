@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from archives.server import ServerError, running
+from archives.server import expect_running
 from archives.server_config import HOST
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "page"
@@ -153,9 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
 def show(folder: Path, port: int, origins: Sequence[str]) -> None:
     """Serves the page, for the server that runs in `folder`, until Ctrl-C. Raises ServerError where
     none runs, OSError for a port that is taken."""
-    server = running(folder)
-    if server is None:
-        raise ServerError(f"no server runs in {folder}; `make serve` starts one")
+    server = expect_running(folder)
     with PageServer(server.inference_url, port, origins) as page:
         print(f"open {page.url}; the token is in {server.header_file('inference')}", flush=True)
         page.serve_forever()

@@ -53,6 +53,7 @@ __all__ = [
     "ServerConflictError",
     "ServerError",
     "ServerOptions",
+    "expect_running",
     "running",
     "start",
 ]
@@ -274,6 +275,15 @@ def running(folder: Path) -> Server | None:
         ) from error
     server = Server(folder.resolve(), state)
     return server if server.processes() else None
+
+
+def expect_running(folder: Path) -> Server:
+    """As `running`. Raises ServerError where there is none."""
+    if (server := running(folder)) is None:
+        raise ServerError(
+            f"no server runs in {folder}; start one: make serve, or python -m archives serve"
+        )
+    return server
 
 
 def start(options: ServerOptions) -> Server:

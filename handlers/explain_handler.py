@@ -57,7 +57,8 @@ class ExplainHandler:
 
     def handle(self, data: list[Mapping[str, Any]], context: Context) -> list[bytes]:
         """One answer for each item of `data`; a bad item gets its own 4xx with a JSON reason."""
-        reports = self.endpoint.report([_item(*each) for each in _requests(data, context)])
+        items = [_item(each, context, index) for index, each in enumerate(data)]
+        reports = self.endpoint.report(items)
         for index, report in enumerate(reports):
             answer = report.answer
             context.set_response_status(code=answer.status, idx=index)
@@ -88,18 +89,10 @@ def _declared(context: Context) -> bool:
     return True
 
 
-def _requests(
-    data: list[Mapping[str, Any]], context: Context
-) -> Iterable[tuple[Mapping[str, Any], Mapping[str, str], str]]:
-    """Each one's fields, headers and id."""
-    for index, each in enumerate(data):
-        # TorchServe puts what describes a form's fields among the headers, under the fields' names.
-        given = context.get_all_request_header(index)
-        headers = {name: value for name, value in given.items() if isinstance(value, str)}
-        yield each, headers, context.get_request_id(index) or ""
-
-
-def _item(fields: Mapping[str, Any], headers: Mapping[str, str], request_id: str) -> Item:
+def _item(fields: Mapping[str, Any], context: Context, index: int) -> Item:
+    # TorchServe puts what describes a form's fields among the headers, under the fields' names.
+    given = context.get_all_request_header(index)
+    headers = {name: value for name, value in given.items() if isinstance(value, str)}
     # TorchServe's own headers are of lower case; a client's may be called Explain and say nothing.
     verb = PREDICT
     if headers.get("describe") == "True":
@@ -107,4 +100,5 @@ def _item(fields: Mapping[str, Any], headers: Mapping[str, str], request_id: str
     elif headers.get("explain") == "True":
         verb = EXPLAIN
     accept = next((text for name, text in headers.items() if name.lower() == "accept"), "")
-    return Item(verb, fields, accept, Caller.of(headers, request_id))
+    caller = Caller.of(headers, context.get_request_id(index) or "")
+    return Item(verb, fields, accept, caller)

@@ -42,13 +42,17 @@ def post(endpoint: Server, verb: str, **arguments: Any) -> requests.Response:
 
 
 def post_to(
-    endpoint: Server, path: str, headers: Mapping[str, str] | None = None, **arguments: Any
+    endpoint: Server,
+    path: str,
+    headers: Mapping[str, str] | None = None,
+    timeout: float = 60,
+    **arguments: Any,
 ) -> requests.Response:
     token = {"Authorization": f"Bearer {endpoint.inference_token}"}
     url = f"{endpoint.inference_url}/{path}"
     with requests.Session() as session:
         session.trust_env = False
-        return session.post(url, headers={**token, **(headers or {})}, timeout=60, **arguments)
+        return session.post(url, headers={**token, **(headers or {})}, timeout=timeout, **arguments)
 
 
 @pytest.mark.parametrize(

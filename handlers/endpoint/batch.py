@@ -152,12 +152,12 @@ class Endpoint:
         asked: dict[int, _Asked] = {}
         messages = self._messages(items, deadline)
         for place, (item, message) in enumerate(zip(items, messages, strict=True)):
-            read: _Asked | Answer | Message = message
-            if isinstance(message, Message):
+            read = message
+            if not isinstance(message, Answer):
                 read = self._guarded(item, partial(self._read, item, message))
             if isinstance(read, Answer):
                 answers[place] = read
-            elif isinstance(read, _Asked):
+            else:
                 asked[place] = read
         with torch.inference_mode(False), undisturbed(self.explainer.detector.model):
             self._look(asked, answers, deadline)
@@ -187,8 +187,8 @@ class Endpoint:
             logger.exception("a request failed", extra={REQUEST: item.caller.request_id})
             return error_answer(500, error, "internal error; the server's log has it")
 
-    def _messages(self, items: Sequence[Item], deadline: float) -> list[Message | Answer]:
-        """Pictures are decoded, and fetched from a store, side by side."""
+    def _messages(self, items: Sequence[Item], deadline: float) -> list[Any]:
+        """Of each its message, or an answer. Pictures are decoded, and fetched, side by side."""
         if len(items) == 1:
             return [self._guarded(items[0], partial(self._message, items[0]))]
         reading = [self.readers.submit(self._message, item) for item in items]

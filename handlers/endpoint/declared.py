@@ -5,6 +5,7 @@ Importing this costs nothing, so that what only starts a server need not load to
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 COUNTER, HISTOGRAM, GAUGE = "counter", "histogram", "gauge"
@@ -29,6 +30,11 @@ class Metric:
         """The kind by which the server knows its parts: the buckets of TorchServe's own histograms
         cannot be chosen and end at 10, so that ours are counters for each bucket."""
         return COUNTER if self.kind == HISTOGRAM else self.kind
+
+    def bounds(self, value: float = -math.inf) -> list[str]:
+        """A histogram's buckets in which a value counts: all that it is not above, by their labels;
+        those of the least value are all that there are."""
+        return [*(f"{bound:g}" for bound in self.buckets if value <= bound), REST]
 
     def parts(self) -> dict[str, tuple[str, ...]]:
         """What the server counts: names, and the names of their labels."""

@@ -5,7 +5,7 @@ Each worker sends what it has measured as text; the server adds it up and shows 
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +18,6 @@ from handlers.endpoint.declared import (
     PICTURES,
     REJECTED,
     REQUESTS,
-    REST,
     SECONDS,
     Metric,
 )
@@ -41,19 +40,18 @@ class _Sums:
     """Adds up what a batch has, so that each set of labels is one line of text to the server."""
 
     def __init__(self) -> None:
-        self.values: Counter[tuple[str, str, tuple[str, ...]]] = Counter()
+        self.values: defaultdict[tuple[str, str, tuple[str, ...]], float] = defaultdict(float)
 
     def add(self, metric: Metric, value: float, *labels: str) -> None:
         """To a counter."""
-        self.values[metric.name, metric.server_kind, labels] += value  # type: ignore[assignment]
+        self.values[metric.name, metric.server_kind, labels] += value
 
     def observe(self, metric: Metric, value: float, *labels: str) -> None:
         """One value of a histogram: it counts in all buckets that it is not above."""
-        bounds = [f"{bound:g}" for bound in metric.buckets if value <= bound]
         bucket, total, count = metric.parts()
-        for bound in (*bounds, REST):
+        for bound in metric.bounds(value):
             self.values[bucket, metric.server_kind, (*labels, bound)] += 1
-        self.values[total, metric.server_kind, labels] += value  # type: ignore[assignment]
+        self.values[total, metric.server_kind, labels] += value
         self.values[count, metric.server_kind, labels] += 1
 
     def measures(self) -> Iterator[Measure]:
@@ -92,7 +90,7 @@ def first_measures(digest: str) -> Iterator[Measure]:
     yield Measure(ARCHIVE.name, ARCHIVE.server_kind, 1, (digest,))
     for metric, labels in (*((SECONDS, (stage,)) for stage in STAGES), (BATCH, ())):
         bucket, total, count = metric.parts()
-        for bound in (*(f"{each:g}" for each in metric.buckets), REST):
+        for bound in metric.bounds():
             yield Measure(bucket, metric.server_kind, 0, (*labels, bound))
         yield Measure(total, metric.server_kind, 0, labels)
         yield Measure(count, metric.server_kind, 0, labels)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import base64
 import itertools
-import json
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import requests
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from archives.server import Server
 from tests.bad_input.requests import HEADERS, as_json, bodies, damaged, encoded, pictures
 from tests.bad_input.test_handler import OPTIONS
+from tests.test_endpoint import post_to
 
 pytestmark = pytest.mark.server
 
@@ -33,6 +31,7 @@ PATHS = st.sampled_from(
      "explanations/demo/1.0", "explanations/demo/9", "predictions/%00", "explanations/../models"]
 )  # fmt: skip
 BOUNDARY = "part"
+PATIENCE = 30  # seconds
 TYPES = st.sampled_from(
     [
         "application/json",
@@ -69,37 +68,25 @@ def contents(draw: st.DrawFn) -> bytes:
     return draw(damaged(multipart({"picture": draw(pictures()), "method": b"odam"})))
 
 
-@dataclass(frozen=True)
-class Client:
-    """One connection's requests to a server."""
+def mutated(server: Server, path: str, kind: str, data: bytes, headers: dict[str, str]) -> None:
+    """Posts what is wrong in some way, and looks at what comes."""
+    headers = {**headers, **({"Content-Type": kind} if kind else {})}
+    answer = post_to(server, path, headers, PATIENCE, data=data)
+    own = answer.status_code == 500 and answer.json().get("type") == DECODER
+    assert own or answer.status_code in STATUSES, (answer.status_code, answer.text[:300])
 
-    server: Server
 
-    def post(self, path: str, data: bytes, headers: dict[str, str]) -> requests.Response:
-        token = {"Authorization": f"Bearer {self.server.inference_token}"}
-        with requests.Session() as session:
-            session.trust_env = False
-            url = f"{self.server.inference_url}/{path}"
-            return session.post(url, data=data, headers={**headers, **token}, timeout=30)
-
-    def mutated(self, path: str, kind: str, data: bytes, headers: dict[str, str]) -> None:
-        """Posts what is wrong in some way, and looks at what comes."""
-        answer = self.post(path, data, {**headers, **({"Content-Type": kind} if kind else {})})
-        own = answer.status_code == 500 and answer.json().get("type") == DECODER
-        assert own or answer.status_code in STATUSES, (answer.status_code, answer.text[:300])
-
-    def marked(self, number: int) -> None:
-        """Posts a request that no other client makes; its answer is that request's."""
-        threshold = 0.1 + number * 1e-6
-        text = base64.b64encode(encoded("PNG")).decode()
-        body = {"picture": text, "score_threshold": threshold, "max_detections": 1 + number % 3}
-        headers = {"Content-Type": "application/json"}
-        answer = self.post("explanations/demo", json.dumps(body).encode(), headers)
-        assert answer.status_code == 200, answer.text[:300]
-        found = answer.json()
-        assert found["request"]["score_threshold"] == threshold
-        assert len(found["explanations"]) <= 1 + number % 3
-        assert (found["picture"]["width"], found["picture"]["height"]) == (64, 48)
+def marked(server: Server, number: int) -> None:
+    """Posts a request that no other client makes; its answer is that request's."""
+    threshold = 0.1 + number * 1e-6
+    text = base64.b64encode(encoded("PNG")).decode()
+    body = {"picture": text, "score_threshold": threshold, "max_detections": 1 + number % 3}
+    answer = post_to(server, "explanations/demo", timeout=PATIENCE, json=body)
+    assert answer.status_code == 200, answer.text[:300]
+    found = answer.json()
+    assert found["request"]["score_threshold"] == threshold
+    assert len(found["explanations"]) <= 1 + number % 3
+    assert (found["picture"]["width"], found["picture"]["height"]) == (64, 48)
 
 
 def workers(server: Server) -> set[int]:
@@ -111,10 +98,9 @@ Request = tuple[str, str, bytes, dict[str, str]]
 
 def attack(server: Server, several: list[Request], numbers: itertools.count[int]) -> None:
     """All at once, with one that is right among them."""
-    client = Client(server)
     with ThreadPoolExecutor(len(several) + 1) as pool:
-        waiting = [pool.submit(client.mutated, *each) for each in several]
-        waiting.append(pool.submit(client.marked, next(numbers)))
+        waiting = [pool.submit(mutated, server, *each) for each in several]
+        waiting.append(pool.submit(marked, server, next(numbers)))
         for each in waiting:
             each.result()
 
@@ -169,5 +155,5 @@ def test_what_is_hardly_http(endpoint: Server, data: bytes) -> None:
             client.sendall(data)
             first = client.recv(4096)
     assert b" 200 " not in first.split(b"\r\n", 1)[0]
-    Client(endpoint).marked(999)
+    marked(endpoint, 999)
     assert workers(endpoint) == before

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import requests
 
@@ -21,6 +20,8 @@ from handlers.images import decode_picture, to_image
 from tests.benchmarks.harness import Goal, Row, Settings, Work, alternate, middle, ratios, spread
 from tests.conftest import scene_picture
 
+# A small one: the smaller it is, the more of its time is the server's.
+DETECTOR, PICTURES = "fasterrcnn_regnet_small_fpn", 96
 # Two batches' worth of clients: while one is answered, the next is complete.
 CLIENTS, BATCH = 16, 8
 # Small requests before anything is timed: Java compiles what it has run often.
@@ -64,9 +65,9 @@ def _client(started: server.Server) -> Callable[[bytes], int]:
     return ask
 
 
-def _rows(name: str, number: int, archive: Path, settings: Settings, folder: Path) -> Iterator[Row]:
+def _rows(archive: Path, settings: Settings, folder: Path) -> Iterator[Row]:
     explainer = Explainer.from_archive(archive)
-    number = CLIENTS if settings.tiny else number
+    number = CLIENTS if settings.tiny else PICTURES
     files = _files(number)
 
     def alone(data: bytes) -> int:
@@ -94,7 +95,7 @@ def _rows(name: str, number: int, archive: Path, settings: Settings, folder: Pat
     calls, answers = ([each for one in lone for each in one[side]] for side in ("call", "served"))
     values = ratios(answers, calls)
     yield Row(
-        case=f"{name}: a lone request",
+        case=f"{DETECTOR}: a lone request",
         measure="times the call",
         value=middle(answers) / middle(calls),
         spread=spread(values),
@@ -106,7 +107,7 @@ def _rows(name: str, number: int, archive: Path, settings: Settings, folder: Pat
     )
     values = ratios(both["call"], both["served"])
     yield Row(
-        case=f"{name}: {CLIENTS} clients at once",
+        case=f"{DETECTOR}: {CLIENTS} clients at once",
         measure=f"of the pictures a second of batches of {BATCH} in this process",
         value=middle(values),
         spread=spread(values),
@@ -118,22 +119,15 @@ def _rows(name: str, number: int, archive: Path, settings: Settings, folder: Pat
 
 
 def _run(settings: Settings) -> Iterator[Row]:
-    # A small detector: the smaller it is, the more of its time is the server's.
-    detectors: list[tuple[str, dict[str, Any], int]] = [
-        ("fasterrcnn_regnet_small_fpn", {"weights": "jobs/demo/weights.safetensors"}, 96),
-    ]
-    for name, how, number in detectors:
-        with tempfile.TemporaryDirectory() as folder:
-            archive = build(
-                BuildOptions(
-                    detector=name,
-                    name="served",
-                    version="1.0",
-                    export_path=Path(folder),
-                    **how,
-                )
-            )
-            yield from _rows(name, number, archive, settings, Path(folder) / "server")
+    with tempfile.TemporaryDirectory() as folder:
+        options = BuildOptions(
+            detector=DETECTOR,
+            weights="jobs/demo/weights.safetensors",
+            name="served",
+            version="1.0",
+            export_path=Path(folder),
+        )
+        yield from _rows(build(options), settings, Path(folder) / "server")
 
 
 WORK = Work("What serving costs, beside calls in one process", _run)
