@@ -18,7 +18,7 @@ ROUNDS ?= 5
 WORKS ?=
 WEIGHTS := jobs/demo/weights.safetensors
 
-.PHONY: help setup demo demo-weights demo-evaluate serve stop test test-full lint bench bench-serve clean
+.PHONY: help setup demo demo-weights demo-evaluate serve stop test test-full lint bench bench-serve bench-jobs clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -77,6 +77,9 @@ bench: $(VENV)/.bench ## every claim about speed beside the peers: WORKS="ablati
 
 bench-serve: $(VENV)/.bench ## what the server adds to calls in one process: latency, throughput
 	@$(RUN) -m tests.benchmarks serving --rounds $(ROUNDS)
+
+bench-jobs: $(VENV)/.bench ## what a job adds to its detector: of its throughput behind a slow store; memory
+	@$(RUN) -m tests.benchmarks jobs --rounds $(ROUNDS) --device $(DEVICE)
 
 clean: ## remove what the commands made, .venv too
 	@if [ -x $(RUN) ]; then $(RUN) -m archives stop || true; fi

@@ -1,14 +1,18 @@
-"""The command line: `python -m jobs explain | sweep | features | classify | evaluate`."""
+"""The command line: `python -m jobs explain | status | report | sweep | ...`, see --help."""
 
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from jobs import array_index
 from jobs.arguments import REQUEST_FIELDS, command_line
-from jobs.errors import report
+from jobs.errors import UsageError, report
+from jobs.explain_arguments import settable
 from jobs.launch import launch
 from jobs.options import (
     ClassifyOptions,
@@ -17,6 +21,8 @@ from jobs.options import (
     JobOptions,
     Options,
     PreviewOptions,
+    ReportOptions,
+    StatusOptions,
     SweepOptions,
 )
 
@@ -24,21 +30,44 @@ from jobs.options import (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line and returns the exit code (see --help)."""
     options = parse(arguments)
+    if isinstance(options, (StatusOptions, ReportOptions)):
+        return report(lambda: _look(options))
     return report(lambda: launch(options))
 
 
-def parse(arguments: Sequence[str] | None = None) -> Options:
-    """The options of a command line; argparse itself exits with 2 where they make no sense."""
+def _look(options: StatusOptions | ReportOptions) -> int:
+    """What needs no archive, and so no other process."""
+    # Not before: these take time to import, and the parent of a worker needs none of them.
+    try:
+        if isinstance(options, StatusOptions):
+            from jobs.status import status
+
+            return status(options)
+        from jobs.report import report_command
+
+        return report_command(options.output, options.coco)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def parse(arguments: Sequence[str] | None = None) -> Options | StatusOptions | ReportOptions:
+    """The options of a command line; argparse itself exits with 2 where they make no sense.
+
+    Those of `explain` may also come from the environment and from its --config.
+    """
     values = vars(command_line().parse_args(arguments))
     command = values.pop("command")
     parser = values.pop("parser")
-    given = {name: values.pop(name, None) for name in REQUEST_FIELDS}
-    request = {name: value for name, value in given.items() if value is not None}
+    if command == "explain":
+        return _explain_options(parser, values)
+    if command == "status":
+        return StatusOptions(**values)
+    if command == "report":
+        return ReportOptions(**values)
+    request = _request(values)
     if command == "sweep":
         values |= {name: _names(values[name]) for name in ("layers", "methods")}
         return SweepOptions(**values, request=request)
-    if values["inputs"] is not None:  # --preview-model does without
-        values["inputs"] = tuple(uri for several in values["inputs"] for uri in several)
     if command == "features":
         return _feature_options(parser, values, request)
     if command == "classify":
@@ -51,7 +80,13 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
         values |= {name: _names(values[name]) for name in ("layers", "methods")}
         values["maps"] = tuple(dict.fromkeys(values["maps"]))
         return EvaluateOptions(**values, **request)
-    return _explain_options(parser, values, request)
+    raise AssertionError(command)
+
+
+def _request(values: dict[str, Any]) -> dict[str, Any]:
+    """Takes the fields of a request out of a command's values: those that were given."""
+    given = {name: values.pop(name, None) for name in REQUEST_FIELDS}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _names(texts: Iterable[str]) -> tuple[str, ...]:
@@ -60,21 +95,31 @@ def _names(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(each for each in several if each))
 
 
-def _explain_options(
-    parser: argparse.ArgumentParser, values: dict[str, Any], request: dict[str, Any]
-) -> Options:
-    if values.pop("preview_model"):
-        return PreviewOptions(
-            values["archive"], request.get("target"), values["device"], values["precision"]
-        )
-    # argparse cannot require what --preview-model does without.
-    places = {"archive": "--archive", "inputs": "--input", "output": "--output"}
-    missing = [option for name, option in places.items() if values[name] is None]
+def _explain_options(parser: argparse.ArgumentParser, values: dict[str, Any]) -> Options:
+    from jobs.settings import settings  # a third of a second that the other commands need not pay
+
+    preview, config = values.pop("preview_model"), values.pop("config")
+    actions = settable(parser)
+    flags = {name: values[action.dest] for name, action in actions.items()}
+    try:
+        found = settings(actions, {k: v for k, v in flags.items() if v is not None}, config)
+        given = {actions[name].dest: value for name, value in found.items()}
+        request = _request(given)
+        if not preview:
+            given["shard"] = array_index.resolved(given.get("shard"), os.environ)
+    except UsageError as error:
+        parser.error(str(error))
+    # argparse cannot require what --preview-model, a file or the environment does without.
+    needed = ("archive",) if preview else ("archive", "input", "output")
+    missing = [f"--{name}" for name in needed if actions[name].dest not in given]
     if missing:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
+    if preview:
+        machine = {name: given[name] for name in ("device", "precision") if name in given}
+        return PreviewOptions(given["archive"], request.get("target"), **machine)
     if request.get("fuse") and request.get("save_raw"):
         parser.error("--save-raw keeps layers' own activations: give it without --fuse")
-    return JobOptions(**values, request=request)
+    return JobOptions(**given, request=request)
 
 
 def _feature_options(

@@ -1,10 +1,11 @@
-"""Numbers on a command line: each function raises argparse.ArgumentTypeError for text that is no
-number, or out of its range."""
+"""Numbers on a command line: each function raises argparse.ArgumentTypeError, "expected ..., got
+TEXT", for text that is no number, or out of its range."""
 
 from __future__ import annotations
 
 import argparse
 import math
+import re
 
 
 def number(text: str, least: float, most: float) -> float:
@@ -53,3 +54,15 @@ def part(text: str) -> float:
 def seed(text: str) -> int:
     """What random generators take."""
     return whole(text, 0, 2**63 - 1)
+
+
+def part_of(text: str) -> tuple[int | None, int]:
+    """INDEX/COUNT, one of COUNT parts from 0 on; of /COUNT the index is None."""
+    found = re.fullmatch(r"([0-9]{1,9})?/([0-9]{1,9})", text.strip())
+    index, several = found.groups() if found else (None, "0")
+    if int(several) <= int(index or 0):
+        raise argparse.ArgumentTypeError(
+            "expected INDEX/COUNT with an INDEX of 0 to COUNT - 1, such as 3/8, or /8 where the"
+            f" environment has the index, got {text}"
+        )
+    return int(index) if index else None, int(several)

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from jobs import argument_types
 from jobs.evaluate_arguments import add_evaluate
-from jobs.options import (
-    ABLATIONS,
-    ENGINES,
-    FORMATS,
-    OVER,
-    OVERLAYS,
-    FeatureOptions,
-    JobOptions,
-    SweepOptions,
-)
+from jobs.explain_arguments import add_explain
+from jobs.options import FORMATS, OVER, FeatureOptions, SweepOptions
+from jobs.shared_arguments import add_choice_of_boxes, add_machine, add_method, add_places
 
-DESCRIPTION = "The command line: `python -m jobs explain | sweep | features | classify | evaluate`."
+DESCRIPTION = (
+    "The command line: `python -m jobs explain | status | report | sweep | features | classify |"
+    " evaluate`."
+)
 REQUEST_FIELDS = (
     *("method", "target", "layer", "fuse", "category", "score_threshold", "max_detections"),
     *("box", "candidates", "sum_boxes", "shared", "save_raw"),
@@ -39,13 +34,28 @@ def command_line() -> argparse.ArgumentParser:
     REQUEST_FIELDS, None where it was not given), `command` and `parser`."""
     parser = argparse.ArgumentParser(prog="python -m jobs", description=DESCRIPTION)
     commands = parser.add_subparsers(dest="command", required=True)
-    _add_explain(
+    add_explain(
         commands.add_parser(
             "explain",
             help="explain a detector's boxes on many pictures, or on one",
             description="Explains every box that an archive's detector draws on the input's"
             " pictures.",
             epilog=EXIT_CODES,
+        )
+    )
+    _add_status(
+        commands.add_parser(
+            "status",
+            help="say how far a run is, what it found, and what to do next",
+            description="Says how far the run is that `explain` wrote to OUTPUT.",
+        )
+    )
+    _add_report(
+        commands.add_parser(
+            "report",
+            help="merge what the parts of a run left",
+            description="Merges what the shards of a run left, once all are done: for runs that"
+            " were done in parts, with --shard.",
         )
     )
     _add_sweep(
@@ -80,69 +90,22 @@ def command_line() -> argparse.ArgumentParser:
             " detector: pointing game, energy in the box, deletion and insertion. The same command"
             " again does only what is missing.",
         ),
-        _add_places,
-        _add_machine,
+        add_places,
+        add_machine,
     )
     return parser
 
 
-def _add_explain(parser: argparse.ArgumentParser) -> None:
-    place = "s3://bucket/prefix or a folder"
+def _add_status(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(parser=parser)
-    parser.add_argument("--archive", help="a .mar file, or its s3:// URI")
-    parser.add_argument(
-        "--input",
-        dest="inputs",
-        nargs="+",
-        action="append",
-        metavar="INPUT",
-        help=f"pictures: {place} (with all below it), or files; may be given several times",
-    )
-    parser.add_argument("--output", help=f"where the results go: {place}")
-    parser.add_argument(
-        "--preview-model",
-        action="store_true",
-        help="print the detector's modules, a star at each that --layer takes, and stop",
-    )
-    parser.add_argument("--method", help="how to explain, e.g. odam (default: the archive's)")
-    parser.add_argument(
-        "--layer",
-        nargs="+",
-        action=_Layers,
-        metavar="NAME",
-        help="where to look: emitting (the level that emitted the box), roi, pyramid, or modules"
-        " by name; several give a heatmap each",
-    )
-    parser.add_argument(
-        "--fuse", action="store_true", default=None, help="one heatmap of several layers"
-    )
-    parser.add_argument(
-        "--sum-boxes",
-        action="store_true",
-        default=None,
-        help="one heatmap for all boxes of a picture together",
-    )
-    parser.add_argument(
-        "--save-raw", action="store_true", default=None, help="keep activations and gradients"
-    )
-    _add_choice_of_boxes(parser)
-    _add_method(parser)
-    _add_machine(parser)
-    parser.add_argument("--batch-size", type=argument_types.count, default=JobOptions.batch_size)
-    parser.add_argument(
-        "--shard-size",
-        type=argument_types.count,
-        default=JobOptions.shard_size,
-        help="pictures per shard, the unit of commit (default %(default)s)",
-    )
-    parser.add_argument(
-        "--overlays",
-        choices=OVERLAYS,
-        default=JobOptions.overlays,
-        help="pictures to write: all boxes in one; each box, too; auto is each for up to 100 local"
-        " pictures, else none",
-    )
-    parser.add_argument("--engine", choices=ENGINES, default=JobOptions.engine)
+    parser.add_argument("output", metavar="OUTPUT", help="the run's --output")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(parser=parser)
+    parser.add_argument("output", metavar="OUTPUT", help="the run's --output")
+    parser.add_argument("--coco", action="store_true", help="write COCO results JSON, too")
 
 
 def _add_sweep(parser: argparse.ArgumentParser) -> None:
@@ -170,14 +133,14 @@ def _add_sweep(parser: argparse.ArgumentParser) -> None:
         metavar="METHOD",
         help="default: gradcam gradcam++",
     )
-    _add_choice_of_boxes(parser)
-    _add_method(parser)
-    _add_machine(parser)
+    add_choice_of_boxes(parser)
+    add_method(parser)
+    add_machine(parser)
 
 
 def _add_features(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(parser=parser)
-    _add_places(parser)
+    add_places(parser)
     parser.add_argument(
         "--layers",
         nargs="+",
@@ -224,139 +187,17 @@ def _add_features(parser: argparse.ArgumentParser) -> None:
         help="draw boxes scoring at least this on the picture",
     )
     parser.add_argument("--format", choices=FORMATS, default=FeatureOptions.format)
-    _add_machine(parser)
+    add_machine(parser)
 
 
 def _add_classify(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(parser=parser)
-    _add_places(parser)
+    add_places(parser)
     parser.add_argument(
         "--layer", metavar="NAME", help="a module by name (default: the last convolutional stage)"
     )
     parser.add_argument("--category", help="the class to explain (default: the best)")
-    _add_machine(parser)
-
-
-def _add_places(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--archive", required=True, help="a .mar file, or its s3:// URI")
-    parser.add_argument(
-        "--input",
-        dest="inputs",
-        required=True,
-        nargs="+",
-        action="append",
-        metavar="INPUT",
-        help="pictures: folders, s3:// prefixes or files; may be given several times",
-    )
-    parser.add_argument(
-        "--output", required=True, help="where results go: a folder or s3://bucket/prefix"
-    )
-
-
-def _add_choice_of_boxes(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--target", help="what to explain, e.g. class (default: the archive's)")
-    parser.add_argument("--category", help="explain only boxes of this category")
-    parser.add_argument(
-        "--score-threshold",
-        type=argument_types.share,
-        help="explain only boxes scoring at least this, 0 to 1",
-    )
-    parser.add_argument(
-        "--max-detections",
-        type=argument_types.count,
-        help="explain at most this many boxes of a picture",
-    )
-    parser.add_argument(
-        "--box",
-        nargs="+",
-        action=_Box,
-        metavar="X",
-        help="why not: explain the candidate nearest to this box, x1 y1 x2 y2 in pixels, and say"
-        " why it was dropped; with --category the nearest of that category",
-    )
-    parser.add_argument(
-        "--candidates",
-        type=argument_types.count,
-        help="explain so many of the strongest candidates before suppression",
-    )
-
-
-def _add_method(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("methods and drawing")
-    group.add_argument(
-        "--normalize-in-box",
-        action="store_true",
-        default=None,
-        help="draw each heatmap inside its box alone, from its least value there to its largest;"
-        " where boxes overlap the larger value",
-    )
-    group.add_argument(
-        "--smooth",
-        type=argument_types.share,
-        help="blur each map by a Gaussian of this share of its box's side, 0 to 1 (default 0;"
-        " where no --method is named what suits the detector)",
-    )
-    group.add_argument(
-        "--center-prior",
-        type=argument_types.share,
-        help="weigh each map by a Gaussian at its box's middle of this share of the box's sides, 0"
-        " to 1 (default 0: none)",
-    )
-    group.add_argument(
-        "--shared",
-        action="store_true",
-        default=None,
-        help="one map for boxes that lie apart: of the sum of their targets, of which each box's"
-        " --center-prior cuts out its own; it costs less where there are many",
-    )
-    group.add_argument(
-        "--ablation",
-        choices=ABLATIONS,
-        help="ablationcam: set a channel to zero and score the same candidate (fixed, the default),"
-        " or as pytorch-grad-cam's tutorial does (with --layer pyramid --target box_score)",
-    )
-    group.add_argument(
-        "--channels",
-        type=argument_types.part,
-        help="ablationcam: remove only this share of the channels that show most of what EigenCAM"
-        " shows and as many that show least, above 0 to 1 (default 1: all)",
-    )
-    group.add_argument(
-        "--masks",
-        type=argument_types.count,
-        help="drise, dclose: how many masked pictures to look at (default: the method's paper's)",
-    )
-    group.add_argument(
-        "--seed", type=argument_types.seed, help="drise, dclose: draws the random masks (default 0)"
-    )
-
-
-def _add_machine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default=JobOptions.device, help="cpu, cuda, cuda:1, ...")
-    parser.add_argument("--precision", default=JobOptions.precision, help="fp32, bf16 or fast")
-
-
-class _Layers(argparse.Action):
-    """Several names, apart or with commas between them, to a request's one `layer`."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
-        names = [name.strip() for value in values for name in value.split(",")]
-        setattr(namespace, self.dest, ",".join(dict.fromkeys(names)))
-
-
-class _Box(argparse.Action):
-    """Four numbers, apart or with commas between them."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
-        parts = [part for value in values for part in value.split(",") if part]
-        try:
-            numbers = [float(part) for part in parts]
-        except ValueError:
-            numbers = []
-        if len(numbers) != 4:
-            got = " ".join(values)
-            raise argparse.ArgumentError(self, f"expected four numbers x1 y1 x2 y2, got {got}")
-        setattr(namespace, self.dest, numbers)
+    add_machine(parser)
 
 
 def _picture_name(text: str) -> str:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from itertools import groupby, islice
+from itertools import groupby
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 
-from handlers.images import Geometry, decode_picture
+from handlers.images import Geometry, PictureError, decode_picture
 from handlers.render import contact_sheet, encode_jpeg, overlay_all
 from handlers.schema import Explanation
-from jobs.errors import MissingObjectError
-from jobs.listing import Listing
+from jobs.commit import read_stats, read_table
+from jobs.errors import DeniedObjectError, MissingObjectError
 from jobs.names import CONTACT_SHEET, array_name, printable
-from jobs.shard import folder, on_several_layers
+from jobs.outcome import on_several_layers
+from jobs.plan import Plan
 from jobs.store import Store
 from jobs.tables import read_npz, read_rows
 
@@ -25,7 +26,7 @@ COLUMNS = 4
 CELL = 320  # pixels
 
 
-def write_contact_sheet(listing: Listing, output: Store, shards: int, shard_size: int) -> bool:
+def write_contact_sheet(source: Store, output: Store, plan: Plan) -> bool:
     """Draws the first pictures that have detections; False, and no sheet, if there are none.
 
     Of several layers the first is drawn.
@@ -33,14 +34,13 @@ def write_contact_sheet(listing: Listing, output: Store, shards: int, shard_size
     From tables, heatmaps and pictures read back, so that it is the same after a resumed run. A
     picture that has gone since is left out.
     """
-    explained = _explained(listing, output, shards, shard_size)
     images = []
-    for key, explanations in explained:
+    for key, explanations in _explained(output, plan):
         try:
-            data = listing.store.read(key)
-        except MissingObjectError:
-            continue
-        images.append(overlay_all(decode_picture(data), explanations, longest=CELL))
+            picture = decode_picture(source.read(key))
+        except (MissingObjectError, DeniedObjectError, PictureError):
+            continue  # it was there when it was explained
+        images.append(overlay_all(picture, explanations, longest=CELL))
         if len(images) == PICTURES:
             break
     if not images:
@@ -50,18 +50,16 @@ def write_contact_sheet(listing: Listing, output: Store, shards: int, shard_size
     return True
 
 
-def _explained(
-    listing: Listing, output: Store, shards: int, shard_size: int
-) -> Iterator[tuple[str, list[Explanation]]]:
-    for number in range(shards):
-        rows = read_rows(output.read(folder(number) + "detections.parquet"))
-        if not rows:
+def _explained(output: Store, plan: Plan) -> Iterator[tuple[str, list[Explanation]]]:
+    for number in range(plan.shards):
+        stats = read_stats(output, number)
+        if not stats or not stats["detections"]:
             continue
-        maps = read_npz(output.read(folder(number) + "heatmaps.npz"))
+        rows = read_rows(read_table(output, stats, "detections.parquet"))
+        maps = read_npz(read_table(output, stats, "heatmaps.npz"))
         several = on_several_layers(row["layer"] for row in rows)
         rows = [row for row in rows if row["layer"] == rows[0]["layer"]]
-        entries = islice(listing.entries, number * shard_size, (number + 1) * shard_size)
-        keys = {printable(entry.key): entry.key for entry in entries}
+        keys = {printable(entry.key): entry.key for entry in plan.entries(number)}
         for name, group in groupby(rows, key=lambda row: str(row["key"])):
             key = keys[name]
             yield key, [_explanation(row, maps[_name(key, row, several)]) for row in group]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -73,7 +74,30 @@ class Interrupted(BaseException):
         self.exit_code = 128 + number
 
 
-def report(main: Callable[[], int]) -> int:
+class KilledError(JobError):
+    """Worker processes were killed, and no picture was to blame."""
+
+    def __init__(self, number: signal.Signals) -> None:
+        super().__init__(
+            f"the worker was killed ({number.name}), perhaps for want of memory: a smaller"
+            " --batch-size needs less; finished shards are kept, the same command does the rest"
+        )
+        self.signal = number
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # the signal's, not the class's
+        return 128 + self.signal
+
+
+class WorkerEndedError(Exception):
+    """A worker ended with an exit code, and has said why."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(f"a worker ended with {exit_code}")
+        self.exit_code = exit_code
+
+
+def report(main: Callable[[], int], tell_interruption: bool = True) -> int:
     """Runs `main` and returns the process's exit code; an error becomes one line on stderr.
 
     Only a bug, anything that is neither a JobError nor an interruption, shows a traceback.
@@ -83,12 +107,15 @@ def report(main: Callable[[], int]) -> int:
     except JobError as error:
         print(f"jobs: {one_line(error)}", file=sys.stderr, flush=True)
         return error.exit_code
+    except WorkerEndedError as error:
+        return error.exit_code
     except Interrupted as error:
-        print(
-            "jobs: interrupted; finished shards are kept, the same command does the rest",
-            file=sys.stderr,
-            flush=True,
-        )
+        if tell_interruption:
+            print(
+                "jobs: interrupted; finished shards are kept, the same command does the rest",
+                file=sys.stderr,
+                flush=True,
+            )
         return error.exit_code
     except Exception:
         traceback.print_exc()

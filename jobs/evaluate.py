@@ -38,8 +38,9 @@ from jobs.measure import (
 )
 from jobs.names import shortened
 from jobs.options import EvaluateOptions
+from jobs.pictures import Failure, Pools, load_ahead
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
-from jobs.shard import Failure, Pools, check_whose, load_ahead
+from jobs.shard import check_whose
 from jobs.store import Store, open_store
 
 if TYPE_CHECKING:
@@ -74,12 +75,22 @@ def evaluate(options: EvaluateOptions, explainer: Explainer) -> int:
         faithfulness=FaithfulnessOptions(options.steps, options.blur, options.growth),
     )
     makers = _makers(options, explainer)
-    listing = list_input(options.inputs, options.output)
+    with list_input(options.inputs, options.output) as listing:
+        return _evaluate(options, explainer, listing, makers, how)
+
+
+def _evaluate(
+    options: EvaluateOptions,
+    explainer: Explainer,
+    listing: Listing,
+    makers: Mapping[str, Maker],
+    how: MeasureOptions,
+) -> int:
     output = open_store(options.output)
     settings = {
         "detector": type(explainer.detector.model).__name__,
         "archive": _digest(explainer),
-        "input": listing.fingerprint(),
+        "input": listing.fingerprint,
         "maps": list(makers),
         "target": options.target,
         "precision": options.precision,
@@ -105,12 +116,12 @@ def evaluate(options: EvaluateOptions, explainer: Explainer) -> int:
             break
     for failure in failures:
         _say(f"{failure.key}: {failure.message}")
-    if not rows and len(failures) == len(listing.entries):
+    if not rows and len(failures) == listing.count:
         raise UsageError(f"nothing to measure: all {counted(len(failures), 'picture')} failed")
     if not rows:
         raise UsageError(
             f"nothing to measure: no box scores more than {options.score_threshold:g} in"
-            f" {counted(len(listing.entries), 'picture')} of {shortened(' '.join(options.inputs))};"
+            f" {counted(listing.count, 'picture')} of {shortened(' '.join(options.inputs))};"
             " lower --score-threshold"
         )
     summary = summarised(rows)
@@ -135,7 +146,7 @@ def _measured(
     how: MeasureOptions,
 ) -> Iterator[tuple[str, list[dict[str, Any]]] | Failure]:
     """The rows of each picture that is not done yet, in the listing's order."""
-    left = [entry for entry in listing.entries if entry.key not in done]
+    left = (entry for entry in listing.entries() if entry.key not in done)
     pools = Pools.start()
     try:
         for each in load_ahead(listing.store, left, pools.transfer, 1):

@@ -31,8 +31,9 @@ from jobs.errors import DONE, DONE_WITH_FAILURES, UsageError
 from jobs.listing import Listing, list_input
 from jobs.names import file_name, printable, shortened
 from jobs.options import FORMATS, FeatureOptions
+from jobs.pictures import Failure, Picture, Pools, cores, load_ahead
 from jobs.progress import Progress, counted
-from jobs.shard import Failure, Picture, Pools, check_whose, cores, load_ahead
+from jobs.shard import check_whose
 from jobs.store import Entry, open_store
 
 if TYPE_CHECKING:
@@ -60,8 +61,8 @@ def features(options: FeatureOptions, explainer: Explainer) -> int:
     reduction = Reduction(options.channel_reduction, options.topk, (rows, columns))
     request = ExplainRequest(score_threshold=options.score_threshold)
     check_layers(explainer, options.layers)
-    listing = list_input(options.inputs, options.output)
-    entries = _pictures_of(listing, options.inputs)
+    with list_input(options.inputs, options.output) as listing:
+        entries = _pictures_of(listing, options.inputs)
     output = open_store(options.output)
 
     def finish(seen: tuple[Picture, FeatureView] | Failure) -> Failure | None:
@@ -275,7 +276,7 @@ def _pictures_of(listing: Listing, inputs: Sequence[str]) -> list[Entry]:
     """
     kept = [
         entry
-        for entry in listing.entries
+        for entry in listing.entries()
         if not entry.key.endswith(ENDINGS)
         or any(f"/{uri}".endswith("/" + entry.key) for uri in inputs)
     ]

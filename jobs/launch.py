@@ -12,42 +12,70 @@ from types import FrameType
 
 from archives.verify import UnsafeArchiveError, extract
 from handlers.manifest import FORMAT_VERSION, ArchiveError
-from jobs.errors import Interrupted, MissingObjectError, UnsafeError, UsageError
+from jobs.errors import Interrupted, KilledError, MissingObjectError, UnsafeError, UsageError
 from jobs.names import shortened
-from jobs.options import ArchiveFacts, Options, WorkOrder
+from jobs.options import ArchiveFacts, JobOptions, Options, WorkOrder
 from jobs.store import S3_SCHEME, open_root, split_uri
-
-PROJECT = Path(__file__).resolve().parent.parent
+from jobs.workers import LocalWorkers, end, environment
 
 
 def launch(options: Options) -> int:
-    """Verifies and unpacks the archive, runs the worker, and returns the worker's exit code.
+    """Verifies and unpacks the archive, has it run, and returns the exit code.
 
-    SIGINT and SIGTERM are passed on to it. What was unpacked is removed at the end.
+    SIGINT and SIGTERM end the workers, too. What was unpacked is removed at the end.
     Raises UsageError for an archive that cannot be used and UnsafeError for one that must not be.
     """
-    worker: subprocess.Popen[bytes] | None = None
-
-    def pass_on(number: int, frame: FrameType | None) -> None:
-        if worker is None:
-            raise Interrupted(number)
-        worker.send_signal(number)
-
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         with tempfile.TemporaryDirectory(prefix="whybox-", ignore_cleanup_errors=True) as private:
-            order = _unpack(options, Path(private))
-            order_file = Path(private, "order.json")
-            order_file.write_text(order.to_json())
-            worker = _start(order, order_file)
-            return _exit_code(worker)
+            archive = _fetch(options.archive, Path(private))
+            order = _unpack(options, archive, Path(private))
+            if not isinstance(options, JobOptions):
+                return _run_worker(order)
+            from jobs.run import run  # with numpy, which the other commands need not load here
+
+            if options.engine == "ray":
+                from jobs.ray_engine import RayWorkers  # an extra
+
+                with RayWorkers(order, archive) as engine:
+                    return run(order, engine)
+            with LocalWorkers(order) as workers:
+                return run(order, workers)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _unpack(options: Options, private: Path) -> WorkOrder:
-    path = _fetch(options.archive, private)
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    for each in (signal.SIGINT, signal.SIGTERM):  # the end is short, and not to be ended itself
+        signal.signal(each, signal.SIG_IGN)
+    raise Interrupted(number)
+
+
+def _run_worker(order: WorkOrder) -> int:
+    """Runs a command of one process; returns its exit code."""
+    order_file = order.folder.parent / "order.json"
+    order_file.write_text(order.to_json())
+    worker = subprocess.Popen(
+        [sys.executable, "-P", "-m", "jobs.worker", str(order_file)],
+        env=environment(order.folder, 1),
+        stdin=subprocess.PIPE,  # kept open: its end tells the worker that this process is gone
+    )
+    try:
+        code = worker.wait()
+    except Interrupted as error:
+        worker.send_signal(error.exit_code - 128)
+        raise
+    finally:
+        end(worker)
+    if code >= 0:
+        return code
+    raise KilledError(signal.Signals(-code))
+
+
+def _unpack(options: Options, path: Path, private: Path) -> WorkOrder:
     folder = private / "archive"
     try:
         manifest = extract(path, folder)
@@ -85,35 +113,3 @@ def _fetch(archive: str, private: Path) -> Path:
     path = private / "archive.mar"
     path.write_bytes(data)
     return path
-
-
-def _start(order: WorkOrder, order_file: Path) -> subprocess.Popen[bytes]:
-    """The worker, which imports `handlers` from the archive and everything else from here.
-
-    PYTHONPATH replaces the user's: nothing of theirs may shadow the archive's code.
-    """
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(order.folder), str(PROJECT)]),
-        "PYTHONDONTWRITEBYTECODE": "1",
-    }
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "jobs.worker", str(order_file)],
-        env=environment,
-        stdin=subprocess.PIPE,  # kept open: its end tells the worker that this process is gone
-    )
-
-
-def _exit_code(worker: subprocess.Popen[bytes]) -> int:
-    code = worker.wait()
-    if worker.stdin is not None:
-        worker.stdin.close()
-    if code >= 0:
-        return code
-    if -code not in (signal.SIGINT, signal.SIGTERM):
-        print(
-            f"jobs: the worker was killed ({signal.Signals(-code).name}), perhaps for want of"
-            " memory; finished shards are kept, the same command does the rest",
-            file=sys.stderr,
-        )
-    return 128 - code

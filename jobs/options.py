@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 OVERLAYS = ("auto", "none", "all", "each")
-ENGINES = ("local",)
+ENGINES = ("local", "ray")
 FORMATS = ("jpg", "png")
 # handlers.schema's, which cannot be imported without torch.
 ABLATIONS = ("fixed", "tutorial")
@@ -28,6 +28,14 @@ class JobOptions:
     shard_size: pictures in one shard, the unit of commit and of retry, at least 1.
     overlays: "none", "all" (one picture with all boxes), "each" (that, the boxes alone, and one
         picture per box), or "auto": "each" for at most 100 local pictures, else "none".
+    engine: "local" (processes of this machine) or "ray" (actors of a Ray cluster).
+    manifest: a file or s3:// URI that lists the pictures' keys (CSV, JSON Lines or Parquet), or an
+        S3 Inventory's manifest.json; None: the inputs are listed.
+    coco: write COCO results JSON, too.
+    pictures: False to keep rows and maps alone: no contact sheet, and no overlays unless asked for.
+    workers: worker processes, or Ray actors, at least 1; None: one per visible GPU, else one.
+    shard: (index, count), 0 <= index < count: this run does one of `count` parts; None: all.
+    dry_run: count, cut and guess the time, and write nothing.
     """
 
     archive: str
@@ -40,6 +48,12 @@ class JobOptions:
     shard_size: int = 256
     overlays: str = "auto"
     engine: str = "local"
+    manifest: str | None = None
+    coco: bool = False
+    pictures: bool = True
+    workers: int | None = None
+    shard: tuple[int, int] | None = None
+    dry_run: bool = False
 
 
 @dataclass(frozen=True)
@@ -154,6 +168,26 @@ class PreviewOptions:
     precision: str = "fp32"
 
 
+@dataclass(frozen=True)
+class StatusOptions:
+    """The command line of `jobs status`; it needs no archive.
+
+    output: as for JobOptions. json: print one JSON object instead of text.
+    """
+
+    output: str
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """The command line of `jobs report`; it needs no archive. output, coco: as for JobOptions."""
+
+    output: str
+    coco: bool = False
+
+
+# What the worker takes.
 Options: TypeAlias = (
     JobOptions | SweepOptions | FeatureOptions | ClassifyOptions | EvaluateOptions | PreviewOptions
 )

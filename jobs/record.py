@@ -4,27 +4,32 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jobs.errors import ConflictError, MissingObjectError
-from jobs.listing import Listing
 from jobs.names import RECORD
 from jobs.options import JobOptions, WorkOrder
 from jobs.store import Store
 
-if TYPE_CHECKING:
-    from handlers.schema import ExplainRequest
-
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 RUNNING = "running"
 DONE = "done"
 
 
+@dataclass(frozen=True)
+class InputFacts:
+    """What a job reads. root: of the pictures' keys. fingerprint: over keys, sizes and tags."""
+
+    root: str
+    fingerprint: str
+    pictures: int
+
+
 def new_record(
-    order: WorkOrder, request: ExplainRequest, overlays: str, listing: Listing, shards: int
+    order: WorkOrder, request: Mapping[str, Any], overlays: str, facts: InputFacts, shards: int
 ) -> dict[str, Any]:
     """The run.json of a job (its order's options are JobOptions) that starts now.
 
@@ -33,14 +38,12 @@ def new_record(
     """
     options = order.options
     assert isinstance(options, JobOptions)
-    asked = asdict(request).items()
     return {
         "schema_version": SCHEMA_VERSION,
         "status": RUNNING,
         "archive": {**asdict(order.archive), "uri": options.archive},
         "options": {
-            # As JSON gives them back: a later run's are compared with these.
-            **{name: list(each) if isinstance(each, tuple) else each for name, each in asked},
+            **request,
             "precision": options.precision,
             "shard_size": options.shard_size,
             "overlays": overlays,
@@ -52,10 +55,11 @@ def new_record(
         },
         "input": {
             "uris": list(options.inputs),
-            "root": listing.store.uri,
-            "fingerprint": listing.fingerprint(),
+            "manifest": options.manifest,
+            "root": facts.root,
+            "fingerprint": facts.fingerprint,
         },
-        "counts": {"pictures": len(listing.entries), "shards": shards},
+        "counts": {"pictures": facts.pictures, "shards": shards},
         "times": {"started": now()},
     }
 
@@ -86,15 +90,22 @@ def write_record(output: Store, record: Mapping[str, Any]) -> None:
     output.write(RECORD, json.dumps(record, indent=1).encode() + b"\n")
 
 
-def check_same_job(before: Mapping[str, Any], after: Mapping[str, Any], place: str) -> None:
-    """Raises ConflictError, naming what changed, unless both records describe one job."""
+def check_same_job(
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    place: str,
+    changes_of_input: Callable[[], Sequence[str]] = tuple,
+) -> None:
+    """Raises ConflictError, naming what changed, unless both records describe one job.
+
+    changes_of_input: asked for the names where the input is not the same.
+    """
     changes = _differences("archive ", before["archive"], after["archive"], ["digest"])
     changes += _differences(
         "", before["options"], after["options"], before["options"].keys() | after["options"].keys()
     )
-    changes += _differences("input ", before["input"], after["input"], ["fingerprint"])
     if before["input"]["fingerprint"] != after["input"]["fingerprint"]:
-        changes += _differences("", before["counts"], after["counts"], ["pictures"])
+        changes.append("the input is another: " + (", ".join(changes_of_input()) or "its root"))
     if changes:
         raise ConflictError(
             f"{place} holds another run: {'; '.join(changes)}. Choose another output, or run the"
@@ -102,29 +113,45 @@ def check_same_job(before: Mapping[str, Any], after: Mapping[str, Any], place: s
         )
 
 
-def finished(
-    record: Mapping[str, Any], stats: Sequence[Mapping[str, Any]], sheet_seconds: float
-) -> dict[str, Any]:
-    """The record of a run whose shards are all done, with their counts.
+class Tally:
+    """The sums of shards' stats, of which none is kept.
 
-    `seconds` sums the shards' times, over all attempts that committed one, and the contact
-    sheet's.
+    seconds: how long workers explained, over all attempts that committed.
     """
-    counts: Counter[str] = Counter()
-    categories: Counter[str] = Counter()
-    for each in stats:
-        categories.update(each["categories"])
-        for name in ("pictures", "pictures_with_detections", "detections", "failures"):
-            counts[name] += each[name]
-    seconds = sum(each["seconds"] for each in stats) + sheet_seconds
+
+    def __init__(self) -> None:
+        self.shards = 0
+        self.seconds = 0.0
+        self._counts: Counter[str] = Counter(
+            pictures=0, pictures_with_detections=0, detections=0, failures=0
+        )
+        self._categories: Counter[str] = Counter()
+
+    def add(self, stats: Mapping[str, Any]) -> None:
+        """A committed shard's."""
+        self.shards += 1
+        self.seconds += stats["seconds"]
+        self._categories.update(stats["categories"])
+        for name in self._counts:
+            self._counts[name] += stats[name]
+
+    def counts(self) -> dict[str, Any]:
+        """As run.json has them."""
+        return {
+            **self._counts,
+            "shards": self.shards,
+            "categories": dict(self._categories.most_common()),
+        }
+
+
+def finished(record: Mapping[str, Any], tally: Tally) -> dict[str, Any]:
+    """The record of a run whose shards are all done, with their counts."""
+    seconds = tally.seconds
+    counts = tally.counts()
     return {
         **record,
         "status": DONE,
-        "counts": {
-            **counts,
-            "shards": len(stats),
-            "categories": dict(categories.most_common()),
-        },
+        "counts": counts,
         "times": {
             **record["times"],
             "finished": now(),

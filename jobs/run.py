@@ -1,123 +1,198 @@
-"""The local engine: one job from its listing to its summary, shard after shard."""
+"""A job from its listing to its summary: what is missing of it is handed to an engine."""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from itertools import chain
+from typing import Any, Protocol
 
-from jobs import errors, record
+from jobs import record
+from jobs.commit import all_stats
+from jobs.dry_run import dry_run
+from jobs.errors import UsageError
+from jobs.lease import LISTING, Lease, part_name
 from jobs.listing import Listing, list_input
-from jobs.names import CONTACT_SHEET, RECORD
+from jobs.messages import Advanced, Committed, Event, Job, Ready, Sampled, ShardOrder
 from jobs.options import JobOptions, WorkOrder
-from jobs.progress import Progress, counted, speed
-from jobs.shard import Pools, Task, load_ahead, read_stats, run_shard
+from jobs.plan import Plan, changes, write_plan
+from jobs.progress import Progress
+from jobs.record import InputFacts, Tally
+from jobs.report import finish, summarise, summarise_part
 from jobs.store import Store, open_store
-
-if TYPE_CHECKING:
-    from handlers.explainer import Explainer
-    from handlers.schema import ExplainRequest
 
 MOST_PICTURES_DRAWN_UNASKED = 100
 
 
-def run(order: WorkOrder, explainer: Explainer, request: ExplainRequest) -> int:
+class Engine(Protocol):
+    """Has shards done, somewhere."""
+
+    def ready(self) -> Ready:
+        """Once the archive is loaded and the request is found to make sense, in a worker."""
+        ...
+
+    def events(self, job: Job, orders: Iterator[ShardOrder]) -> Iterator[Event]:
+        """Has every shard done and committed; passes on Advanced and Committed."""
+        ...
+
+    def draw_sheet(self, job: Job) -> bool:
+        """Has the contact sheet drawn where there is anything to draw; whether there was."""
+        ...
+
+    def try_out(self, job: Job) -> Sampled:
+        """Has the job's trial explained and timed."""
+        ...
+
+
+def run(order: WorkOrder, engine: Engine) -> int:
     """Does what is missing of a job; returns 0, or 3 if pictures failed.
 
-    Raises ConflictError if the output belongs to another job, or any other JobError. What was
-    committed before that stays, and the same call does the rest.
+    Raises ConflictError if the output belongs to another job or another run is at work there, or
+    any other JobError. What was committed before that stays, and the same call does the rest.
     """
     options = order.options
     assert isinstance(options, JobOptions)
     output = open_store(options.output)
+    lease = Lease(output, part_name(options.shard))
+    with ExitStack() as held:
+        if options.shard is None:
+            with list_input(options.inputs, options.output, options.manifest) as listing:
+                request = engine.ready().request
+                if options.dry_run:
+                    return dry_run(options, listing, engine, output)
+                held.enter_context(lease)
+                before, mine = _begin(order, request, output, listing)
+        else:
+            request = engine.ready().request
+            if options.dry_run:
+                raise UsageError("--dry-run looks at the whole job: leave out --shard")
+            with Lease(output, LISTING, wait=True):  # one part lists, for all the others
+                before, mine = _begin_part(order, request, output)
+            held.enter_context(lease)
+        job = Job(
+            source=mine["input"]["root"],
+            output=options.output,
+            pictures=mine["counts"]["pictures"],
+            shard_size=options.shard_size,
+            overlays=mine["options"]["overlays"],
+            lease=lease.key,
+            token=lease.holder.token,
+        )
+        return _do(job, options, before, mine, engine, lease, output)
+
+
+def _begin(
+    order: WorkOrder, request: Mapping[str, Any], output: Store, listing: Listing | None
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The output's run.json as it was, and as it is now: of a new run, or of one taken up again."""
+    options = order.options
+    assert isinstance(options, JobOptions)
     before = record.read_record(output)
-    listing = list_input(options.inputs, options.output)
-    shards = listing.shards(options.shard_size)
-    overlays = _overlays(options.overlays, listing)
-    mine = record.new_record(order, request, overlays, listing, len(shards))
-    if before is not None:
-        record.check_same_job(before, mine, output.uri)
+    if listing is not None:
+        facts = InputFacts(listing.store.uri, listing.fingerprint, listing.count)
+        overlays = _overlays(options, listing)
+    else:
+        assert before is not None  # another part has listed
+        facts = InputFacts(
+            *(before["input"]["root"], before["input"]["fingerprint"]), before["counts"]["pictures"]
+        )
+        overlays = options.overlays
+        if overlays == "auto":
+            overlays = before["options"]["overlays"] if options.pictures else "none"
+    shards = Plan(output, options.shard_size, facts.pictures).shards
+    mine = record.new_record(order, request, overlays, facts, shards)
+    if before is None:
+        assert listing is not None
+        write_plan(listing, output, options.shard_size)
+    else:
+        record.check_same_job(before, mine, output.uri, lambda: _changes(before, output, listing))
         mine["times"]["started"] = before["times"]["started"]
-    pools = Pools.start()
-    try:
-        found = pools.transfer.map(lambda number: read_stats(output, number), range(len(shards)))
-        stats = {number: each for number, each in enumerate(found) if each is not None}
-        if before is not None and before["status"] == record.DONE and len(stats) == len(shards):
-            print("This run is done already; nothing was changed.")
-            return _summarise(before, output)
-        record.write_record(output, mine)  # also shows, before any work, that it can be written
-        if stats:
-            _say(f"{len(stats)} of {len(shards)} shards done already; doing the rest")
-        task = Task(explainer, request, listing.store, output, options.batch_size, overlays)
-        _do_missing(listing, options.shard_size, stats, task, pools)
-    finally:
-        # After an error nobody needs what is still being fetched, and it may take minutes.
-        pools.shutdown()
-    in_order = [stats[number] for number in range(len(shards))]
-    has_sheet = False
-    started = time.monotonic()
-    if any(each["detections"] for each in in_order):
-        from jobs.contact_sheet import write_contact_sheet  # needs torch, which nothing above does
-
-        has_sheet = write_contact_sheet(listing, output, len(shards), options.shard_size)
-    mine["outputs"] = {"contact_sheet": has_sheet}
-    mine = record.finished(mine, in_order, time.monotonic() - started)
-    record.write_record(output, mine)
-    return _summarise(mine, output)
+    if before is None or before["status"] != record.DONE:
+        record.write_record(output, mine)  # after the plan, which it vouches for
+    return before, mine
 
 
-def _do_missing(
-    listing: Listing,
-    shard_size: int,
-    stats: dict[int, dict[str, Any]],
-    task: Task,
-    pools: Pools,
-) -> None:
-    """Runs the shards that have no stats yet, and adds theirs."""
-    shards = listing.shards(shard_size)
-    missing = [number for number in range(len(shards)) if number not in stats]
-    # One stream over all shards: the next one's pictures are fetched while one is being finished.
-    entries = (entry for number in missing for entry in shards[number])
-    pictures = load_ahead(listing.store, entries, pools.transfer, task.batch_size)
-    done = sum(len(shards[number]) for number in stats)
-    with Progress(len(listing.entries), done) as progress:
-        for number in missing:
-            stats[number] = run_shard(number, shards[number], pictures, task, pools, progress.add)
+def _begin_part(
+    order: WorkOrder, request: Mapping[str, Any], output: Store
+) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    options = order.options
+    assert isinstance(options, JobOptions)
+    if record.read_record(output) is not None:
+        return _begin(order, request, output, None)
+    with list_input(options.inputs, options.output, options.manifest) as listing:
+        return _begin(order, request, output, listing)
 
 
-def _overlays(asked: str, listing: Listing) -> str:
-    if asked != "auto":
-        return asked
-    few = len(listing.entries) <= MOST_PICTURES_DRAWN_UNASKED
-    return "each" if listing.local and few else "none"
+def _changes(before: Mapping[str, Any], output: Store, listing: Listing | None) -> list[str]:
+    if listing is None:
+        return []
+    plan = Plan(output, before["options"]["shard_size"], before["counts"]["pictures"])
+    return changes(listing, plan)
 
 
-def _summarise(found: Mapping[str, Any], output: Store) -> int:
-    """Prints what was found and where it lies; returns the exit code."""
-    counts, times = found["counts"], found["times"]
-    pictures, boxes = counts["pictures"], counts["detections"]
-    took = f"{times['seconds']:.1f} s ({speed(pictures, times['seconds'])})"
-    categories = ", ".join(f"{name} {number}" for name, number in counts["categories"].items())
-    print(f"{counted(pictures, 'picture')} in {took}, {counted(boxes, 'box', 'boxes')} explained.")
-    if categories:
-        print(f"  by category  {categories}")
-    print(f"  the run      {output.uri}/{RECORD}")
-    if found["outputs"]["contact_sheet"]:
-        print(f"  first look   {output.uri}/{CONTACT_SHEET}")
-    print(f"  tables       {output.uri}/shards/*/detections.parquet, heatmaps.npz beside each")
-    if found["options"]["overlays"] != "none":
-        print(f"  overlays     {output.uri}/shards/*/overlays/")
-    if found["options"].get("save_raw"):
-        print(f"  raw          {output.uri}/shards/*/raw/")
-    if not counts["failures"]:
-        return errors.DONE
-    _say(
-        f"{counts['failures']} of {counted(pictures, 'picture')} could not be done; why:"
-        f" {output.uri}/shards/*/failures.parquet"
-    )
-    return errors.DONE_WITH_FAILURES
+def _do(
+    job: Job,
+    options: JobOptions,
+    before: Mapping[str, Any] | None,
+    mine: dict[str, Any],
+    engine: Engine,
+    lease: Lease,
+    output: Store,
+) -> int:
+    plan = Plan(output, job.shard_size, job.pictures)
+    numbers = range(plan.shards)
+    if options.shard is not None:
+        index, count = options.shard
+        # One stretch, so that a part reads few pieces of the plan and the store's load is spread.
+        numbers = numbers[plan.shards * index // count : plan.shards * (index + 1) // count]
+    pictures = sum(_pictures_in(number, plan) for number in numbers)
+    tally = Tally()
+    with Progress(pictures, 0) as progress:
+        orders = _missing(numbers, plan, tally, progress)
+        first = next(orders, None)
+        if first is not None:
+            if before is not None and before["status"] == record.DONE:
+                record.write_record(output, mine)
+            _follow(engine.events(job, chain([first], orders)), lease, tally, progress)
+    if options.shard is not None:
+        return summarise_part(options, output, tally)
+    if first is None and before is not None and before["status"] == record.DONE:
+        print("This run is done already; nothing was changed.")
+        return summarise(before, output)
+    sheet = options.pictures and bool(tally.counts()["detections"]) and engine.draw_sheet(job)
+    return finish(mine, output, tally, sheet, options.coco)
 
 
-def _say(text: str) -> None:
-    print(f"jobs: {text}", file=sys.stderr, flush=True)
+def _missing(
+    numbers: Iterable[int], plan: Plan, tally: Tally, progress: Progress
+) -> Iterator[ShardOrder]:
+    """Orders for the shards that are not done; the others are counted."""
+    for number, stats in all_stats(plan.output, numbers):
+        if stats is None:
+            yield ShardOrder(number)
+        else:
+            tally.add(stats)
+            progress.skip(_pictures_in(number, plan))
+
+
+def _follow(events: Iterable[Event], lease: Lease, tally: Tally, progress: Progress) -> None:
+    for event in events:
+        lease.check()
+        if isinstance(event, Committed):
+            tally.add(event.stats)
+        elif isinstance(event, Advanced):
+            if event.seconds:
+                shares = event.loading / event.seconds, event.writing / event.seconds
+                progress.waits(*shares, event.seconds)
+            progress.add(event.pictures, event.failures)
+
+
+def _pictures_in(number: int, plan: Plan) -> int:
+    return min(plan.shard_size, plan.pictures - number * plan.shard_size)
+
+
+def _overlays(options: JobOptions, listing: Listing) -> str:
+    if options.overlays != "auto":
+        return options.overlays
+    few = listing.local and listing.count <= MOST_PICTURES_DRAWN_UNASKED
+    return "each" if few and options.pictures else "none"

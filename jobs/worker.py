@@ -1,4 +1,8 @@
-"""The process that runs the archive's code: `python -P -m jobs.worker ORDER`, started by launch."""
+"""The process that runs the archive's code: `python -P -m jobs.worker ORDER [EVENTS]`.
+
+ORDER is a file with a WorkOrder. EVENTS, for `jobs explain` alone, is an open file descriptor for
+what the worker tells; its orders come by stdin (see jobs.messages).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from queue import SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -37,20 +42,42 @@ if TYPE_CHECKING:
     from handlers.schema import ExplainRequest
 
 
-def main(order_file: str) -> int:
+def main(order_file: str, events: str = "") -> int:
     """Runs the WorkOrder that lies, as JSON, in `order_file`; returns the exit code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     order = WorkOrder.from_json(Path(order_file).read_text())
-    threading.Thread(target=_end_with_parent, args=(order.folder,), daemon=True).start()
-    code = report(lambda: _work(order))
+    parent = Parent(order.folder)
+    descriptor = int(events) if events else None
+    # The parent says that it was interrupted, once for all workers.
+    code = report(lambda: _work(order, parent, descriptor), tell_interruption=False)
     sys.stdout.flush()
     sys.stderr.flush()
     # Threads may still wait for a store that no longer answers; nothing is left that needs them.
     os._exit(code)
 
 
-def _work(order: WorkOrder) -> int:
+class Parent:
+    """The process that holds the other end of stdin; its lines come by `lines`.
+
+    If it is gone this process ends, and writes nothing: otherwise a killed job would go on unseen,
+    beside the one that is started to replace it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.lines: SimpleQueue[bytes] = SimpleQueue()
+        self._folder = folder
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        with os.fdopen(0, "rb", closefd=False) as pipe:
+            for line in pipe:
+                self.lines.put(line)
+        shutil.rmtree(self._folder.parent, ignore_errors=True)  # the parent no longer can
+        os._exit(128 + signal.SIGTERM)
+
+
+def _work(order: WorkOrder, parent: Parent, events: int | None) -> int:
     import handlers
 
     _check_origin(str(handlers.__file__), order.folder)
@@ -77,9 +104,10 @@ def _work(order: WorkOrder) -> int:
         request = _request(options, explainer)
     except (ArchiveError, NonFiniteError, RequestError) as error:
         raise UsageError(str(error)) from error
-    from jobs.run import run
+    from jobs.serve import serve
 
-    return run(order, explainer, request)
+    assert events is not None
+    return serve(explainer, request, options.batch_size, parent.lines, events)
 
 
 def _request(options: JobOptions, explainer: Explainer) -> ExplainRequest:
@@ -115,16 +143,5 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted(number)
 
 
-def _end_with_parent(folder: Path) -> None:
-    """Ends this process if the parent is gone: it holds the other end of stdin and writes nothing.
-
-    Otherwise a killed job would go on unseen, beside the one that is started to replace it.
-    """
-    while os.read(0, 1):
-        pass
-    shutil.rmtree(folder.parent, ignore_errors=True)  # the parent no longer can
-    os._exit(128 + signal.SIGTERM)
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

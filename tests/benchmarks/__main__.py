@@ -23,7 +23,7 @@ from tests.benchmarks.report import tables, written
 # By name: modules here that have a WORK each.
 WORKS = (
     *("two_stage", "one_stage", "group_norm", "inner_layer", "ablation", "drise"),
-    *("precision", "classification", "throughput", "methods", "serving"),
+    *("precision", "classification", "throughput", "methods", "serving", "jobs"),
 )
 TABLES = "tables.md"
 

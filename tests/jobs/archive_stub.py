@@ -1,6 +1,8 @@
 """An archive that verifies and whose code is a stub: quick to start, because it needs no torch.
 
-Every picture fails in it, with a message that shows whose code ran.
+A picture is any file that begins with b"ok": it has up to three boxes, whose maps depend on its
+bytes. Any other fails, with a message that shows whose code
+ran.
 """
 
 from __future__ import annotations
@@ -32,6 +34,10 @@ class ExplainRequest:
         return cls(**values)
 """
 IMAGES = f"""
+import zlib
+
+import numpy as np
+
 import hooks
 
 class PictureError(ValueError):
@@ -39,11 +45,22 @@ class PictureError(ValueError):
 
 def decode_picture(data):
     hooks.decode(data)
-    raise PictureError({MESSAGE!r})
+    if not data.startswith(b"ok"):
+        raise PictureError({MESSAGE!r})
+    return np.full((3, 10, 20), zlib.crc32(data) % 256, np.uint8)
 """
 EXPLAINER = """
+from types import SimpleNamespace
+
+import numpy as np
+
 import hooks
 from handlers.schema import RequestError
+
+class Geometry:
+    def to_dict(self):
+        names = "picture_width picture_height frame_width frame_height scale_x scale_y"
+        return dict.fromkeys(names.split(), 1)
 
 class Explainer:
     defaults = None
@@ -61,7 +78,21 @@ class Explainer:
             raise RequestError(f"method: got {request.method!r}; allowed: stub")
 
     def explain(self, pictures, request, batch_size):
-        return []
+        for picture in pictures:
+            hooks.explain(int(picture[0, 0, 0]))
+        return [
+            [self.box(int(picture[0, 0, 0]), index) for index in range(picture[0, 0, 0] % 4)]
+            for picture in pictures
+        ]
+
+    def box(self, grey, index):
+        return SimpleNamespace(
+            index=index, box=(1.0, 2.0, 8.0 + index, 9.0), label=1, category="cat",
+            score=0.9 - index / 10, method="stub", target="class", layer="emitting", level="0",
+            outcome="reported", suppressed_by=None, together=(), geometry=Geometry(),
+            heatmap=np.arange(6, dtype=np.float32).reshape(2, 3) * (grey + index),
+            activation=None, gradient=None,
+        )
 
     def preview(self, target):
         return f"the archive's own modules for {target}"
@@ -72,6 +103,16 @@ def load(path):
 
 def decode(data):
     pass
+
+def explain(grey):
+    pass
+"""
+POINTING = """
+def energy_in_box(explanation):
+    return 0.5
+
+def peak(explanation):
+    return 1.0, 2.0
 """
 CODE = {
     "handlers/__init__.py": "",
@@ -82,12 +123,12 @@ CODE = {
     "handlers/render.py": "draw_boxes = encode_jpeg = overlay_all = None",
     "handlers/tap.py": "class NonFiniteError(ValueError):\n    pass",
     "handlers/metrics/__init__.py": "",
-    "handlers/metrics/pointing.py": "energy_in_box = peak = None",
+    "handlers/metrics/pointing.py": POINTING,
 }
 
 
 def write_archive(path: Path, hooks: str = "", with_code: bool = True, newer: int = 0) -> Path:
-    """Writes the archive; `hooks` is code that replaces the functions `load` and `decode`."""
+    """Writes the archive; `hooks` is code that replaces `load`, `decode` and `explain`."""
     files = {
         "explain_handler.py": b"",
         "model-config.yaml": b"",

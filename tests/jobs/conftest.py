@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,26 @@ from torch import Tensor
 from handlers.explainer import Explainer
 from handlers.images import Geometry, PictureError
 from handlers.schema import ExplainRequest, Explanation
+from jobs.contact_sheet import write_contact_sheet
+from jobs.lease import guard
+from jobs.messages import Event, Ready, Sampled, ShardOrder
+from jobs.messages import Job as JobMessage
 from jobs.options import ArchiveFacts, JobOptions, WorkOrder
+from jobs.pictures import Pools
+from jobs.plan import Plan
 from jobs.run import run
+from jobs.shard import Task, explain_shards
 from jobs.store import open_store, split_uri
 
 CURSED_WIDTH = 13
+
+
+@pytest.fixture(autouse=True)
+def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No settings of whoever runs the tests."""
+    for name in [*os.environ]:
+        if name.startswith(("WHYBOX_", "JOB_COMPLETION_", "AWS_BATCH_")) and name != "WHYBOX_DATA":
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -104,6 +121,39 @@ class QuickExplainer(Explainer):
 
 
 @dataclass
+class ThisProcess:
+    """An engine that does shards in this process."""
+
+    explainer: Explainer
+    asked: ExplainRequest
+    batch_size: int
+    told: list[Event] = field(default_factory=list)
+
+    def ready(self) -> Ready:
+        return Ready(json.loads(json.dumps(asdict(self.asked))))
+
+    def events(self, job: JobMessage, orders: Iterator[ShardOrder]) -> Iterator[Event]:
+        output = open_store(job.output)
+        may_write = guard(output, job.lease, job.token)
+        places = (open_store(job.source), output, self.batch_size, job.overlays)
+        task = Task(self.explainer, self.asked, *places, self.told.append, may_write)
+        pools = Pools.start()
+        try:
+            explain_shards(orders, Plan(output, job.shard_size, job.pictures), task, pools)
+        finally:
+            pools.shutdown()
+        yield from self.told
+
+    def try_out(self, job: JobMessage) -> Sampled:
+        return Sampled(len(job.trial), 2.0)
+
+    def draw_sheet(self, job: JobMessage) -> bool:
+        output = open_store(job.output)
+        plan = Plan(output, job.shard_size, job.pictures)
+        return write_contact_sheet(open_store(job.source), output, plan)
+
+
+@dataclass
 class Job:
     """A job on `source` that can be run in this process, again and again."""
 
@@ -119,7 +169,7 @@ class Job:
         request = ExplainRequest(**fields)
         job = JobOptions("demo.mar", (self.source,), self.output, **chosen)
         order = WorkOrder(job, ArchiveFacts("demo", "1.0", self.digest), Path("unused"))
-        return run(order, self.explainer, request)
+        return run(order, ThisProcess(self.explainer, request, job.batch_size))
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from jobs.__main__ import main, parse
 from jobs.errors import UsageError
 from jobs.features import CELL, CHANNEL_CELL, _boxes, draw, features
 from jobs.options import ArchiveFacts, FeatureOptions, WorkOrder
-from jobs.shard import Picture
+from jobs.pictures import Picture
 from jobs.store import open_store
 from tests.conftest import random_picture, scene_picture
 from tests.jobs.conftest import picture_bytes, put

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -22,6 +23,8 @@ from jobs.options import (
     JobOptions,
     Options,
     PreviewOptions,
+    ReportOptions,
+    StatusOptions,
     SweepOptions,
     WorkOrder,
 )
@@ -39,7 +42,8 @@ def test_every_option_reaches_the_worker_unchanged() -> None:
         --max-detections 7 --box 1 2 3.5 4 --candidates 20 --sum-boxes --batch-size 4
         --normalize-in-box --smooth 0.2 --center-prior 0.3 --ablation tutorial --channels 0.1
         --masks 500 --seed 0
-        --device cuda:1 --precision bf16 --shard-size 9 --overlays all --engine local"""
+        --device cuda:1 --precision bf16 --shard-size 9 --overlays all --engine ray
+        --manifest s3://b/keys.csv --coco --no-pictures --workers 3 --shard 2/8 --dry-run"""
     options = parse(text.split())
     assert options == JobOptions(
         archive="s3://b/a.mar",
@@ -69,6 +73,13 @@ def test_every_option_reaches_the_worker_unchanged() -> None:
         precision="bf16",
         shard_size=9,
         overlays="all",
+        engine="ray",
+        manifest="s3://b/keys.csv",
+        coco=True,
+        pictures=False,
+        workers=3,
+        shard=(2, 8),
+        dry_run=True,
     )
     assert_reaches_the_worker(options)
 
@@ -121,6 +132,7 @@ def assert_reaches_the_worker(options: Options) -> None:
         (["--box", "1,2,3.5,4"], {"box": [1, 2, 3.5, 4]}),
         (["--box", "1,", "2,", "3,", "4"], {"box": [1, 2, 3, 4]}),
         (["--save-raw"], {"save_raw": True}),
+        (["--save-raw", "--no-save-raw"], {"save_raw": False}),
         (["--seed", "9223372036854775807"], {"seed": 2**63 - 1}),
     ],
 )
@@ -141,7 +153,15 @@ def test_forms_of_a_request(given: list[str], expected: dict[str, object]) -> No
         (["explain", *NEEDED, "--score-threshold", "2"], "from 0 to 1, got 2"),
         (["explain", *NEEDED, "--score-threshold", "x"], "expected a number from 0 to 1, got x"),
         (["explain", *NEEDED, "--batch-size", "x"], "expected a whole number of at least 1, got x"),
-        (["explain", *NEEDED, "--engine", "slurm"], "local"),
+        (["explain", *NEEDED, "--engine", "slurm"], "'local', 'ray'"),
+        (["explain", *NEEDED, "--workers", "0"], "at least 1, got 0"),
+        (["explain", *NEEDED, "--shard", "8/8"], "INDEX of 0 to COUNT - 1, such as 3/8, or /8"),
+        (["explain", *NEEDED, "--shard", "0/0"], "got 0/0"),
+        (["explain", *NEEDED, "--shard", "3"], "expected INDEX/COUNT"),
+        (["explain", *NEEDED, "--shard", "1/8/9"], "got 1/8/9"),
+        (["explain", "--preview-model"], "are required: --archive"),
+        (["status"], "required: OUTPUT"),
+        (["report"], "required: OUTPUT"),
         (["explain", "--archive", "a.mar"], "are required: --input, --output"),
         (["explain", *NEEDED, "--box", "1", "2", "3"], "four numbers x1 y1 x2 y2, got 1 2 3"),
         (["explain", *NEEDED, "--box", "1,2,3,x"], "four numbers x1 y1 x2 y2, got 1,2,3,x"),
@@ -177,11 +197,31 @@ def test_every_field_of_a_request_can_be_given() -> None:
 def test_the_readme_names_every_option_and_target() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
     helps = [_help(command) for command in ("explain", "sweep", "features", "classify")]
-    options = set(re.findall(r"--[a-z-]+", "".join(helps))) - {"--help", "--engine"}
-    assert [name for name in sorted(options) if f"{name}" not in readme] == []
+    options = set(re.findall(r"--(?!no-)[a-z-]+", "".join(helps))) - {"--help"}
+    assert [name for name in sorted(options) if name not in readme] == []
     row = next(line for line in readme.splitlines() if line.startswith("| `--target`"))
     named = set(re.findall(r"`([a-z_0-9]+)`", row))
     assert named == set(TARGETS.names())
+
+
+def test_status_and_report_need_no_archive() -> None:
+    assert parse(["status", "out"]) == StatusOptions("out")
+    assert parse(["status", "s3://b/out", "--json"]) == StatusOptions("s3://b/out", json=True)
+    assert parse(["report", "out"]) == ReportOptions("out")
+    assert parse(["report", "out", "--coco"]) == ReportOptions("out", coco=True)
+
+
+def test_status_runs_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"jobs: there is no run at {tmp_path}: ")
+
+
+def test_report_runs_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("jobs.report")
+    module.report_command = lambda output, coco: {"out": 3}[output] + coco  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "jobs.report", module)
+    assert main(["report", "out"]) == 3
+    assert main(["report", "out", "--coco"]) == 4
 
 
 def _help(command: str) -> str:
@@ -205,6 +245,7 @@ def test_an_archive_by_alias(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_parent_process_does_not_load_torch() -> None:
-    code = "import sys, jobs.__main__, jobs.s3; print({'torch', 'numpy'} & sys.modules.keys())"
+    heavy = "{'torch', 'numpy', 'pydantic'}"
+    code = f"import sys, jobs.__main__, jobs.s3; print({heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

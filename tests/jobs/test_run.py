@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from handlers.images import decode_picture
 from handlers.metrics.pointing import energy_in_box, peak
 from jobs.contact_sheet import write_contact_sheet
 from jobs.errors import ConflictError, StoreRefusedError
-from jobs.listing import list_input
+from jobs.plan import Plan
 from jobs.record import check_same_job
 from jobs.store import open_store
 from jobs.tables import read_npz, read_rows
@@ -61,11 +62,16 @@ def test_a_job_from_place_to_place(place: str, make_job: MakeJob) -> None:
     shards = {0: "012", 1: "345", 2: "67"}
     assert contents(job.output).keys() == {
         "contact-sheet.jpg",
+        "listing/00000.parquet",
         *(f"shards/0000{shard}/{name}" for shard in shards for name in names),
         *(f"shards/0000{s}/overlays/{n}.png.jpg" for s, numbers in shards.items() for n in numbers),
     }
     stats = json.loads(open_store(job.output).read("shards/00000/stats.json"))
     del stats["seconds"]
+    files = contents(job.output)
+    assert stats.pop("sha256") == {
+        name: hashlib.sha256(files[f"shards/00000/{name}"]).hexdigest() for name in names
+    }
     assert stats == {
         "shard": 0,
         "pictures": 3,
@@ -85,7 +91,7 @@ def test_the_record_says_what_was_done(source: str, make_job: MakeJob) -> None:
     assert times["started"] <= times["finished"]
     assert len(found["input"].pop("fingerprint")) == 64
     assert found == {
-        "schema_version": 2,
+        "schema_version": 3,
         "status": "done",
         "archive": {"name": "demo", "version": "1.0", "digest": "ab" * 32, "uri": "demo.mar"},
         "options": {
@@ -113,7 +119,7 @@ def test_the_record_says_what_was_done(source: str, make_job: MakeJob) -> None:
             "overlays": "each",
         },
         "execution": {"engine": "local", "device": "cpu", "batch_size": 2},
-        "input": {"uris": [source], "root": source},
+        "input": {"uris": [source], "manifest": None, "root": source},
         "counts": {
             "pictures": 8,
             "pictures_with_detections": 7,
@@ -122,7 +128,7 @@ def test_the_record_says_what_was_done(source: str, make_job: MakeJob) -> None:
             "shards": 3,
             "categories": {"cat": 7, "dog": 7},
         },
-        "outputs": {"contact_sheet": True},
+        "outputs": {"contact_sheet": True, "coco": False},
     }
 
 
@@ -338,9 +344,8 @@ def test_another_archive_and_changed_input_are_conflicts(source: str, make_job: 
     job.run()
     job.digest = "cd" * 32
     put(source, {"9.png": picture_bytes()})
-    with pytest.raises(
-        ConflictError, match=r"archive digest was 'abab.*fingerprint was.*pictures was 8, now 9"
-    ):
+    said = r"archive digest was 'abab.*the input is another: 1 picture added \(9\.png\)"
+    with pytest.raises(ConflictError, match=said):
         job.run()
 
 
@@ -380,10 +385,10 @@ def test_the_contact_sheet_leaves_out_pictures_that_are_gone(
     job = make_job(source)
     job.run()
     assert sheet_size(job.output) == (4 * 328 + 8, 2 * 275 + 8)
-    listing = list_input([source], job.output)
+    output = open_store(job.output)
     for number in range(2, 8):
         remove(source, f"{number}.png")
-    assert write_contact_sheet(listing, open_store(job.output), shards=3, shard_size=3)
+    assert write_contact_sheet(open_store(source), output, Plan(output, 3, 8))
     assert sheet_size(job.output) == (328 + 8, 275 + 8)
 
 

@@ -12,8 +12,8 @@ import pytest
 import requests
 
 from jobs import s3
-from jobs.errors import DeniedObjectError, JobError, StoreDownError, StoreRefusedError
-from jobs.store import open_store
+from jobs.errors import DeniedObjectError, JobError, StoreDownError, StoreRefusedError, UsageError
+from jobs.store import S3Settings, open_store
 
 
 @pytest.fixture
@@ -23,6 +23,22 @@ def strict(bucket: str, s3_endpoint: str) -> Iterator[str]:
     requests.post(reset, data="0", timeout=10).raise_for_status()
     yield bucket
     requests.post(reset, data="inf", timeout=10).raise_for_status()
+
+
+def head(status: str, length: int, *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {length}", "Connection: close", *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def error(status: str, code: str) -> bytes:
+    body = f"<Error><Code>{code}</Code><Message>said</Message></Error>"
+    return head(status, len(body)) + body.encode()
+
+
+BODY = head("200 OK", 5) + b"abcde"
+TAKEN = error("412 Precondition Failed", "PreconditionFailed")
+MISSING = error("404 Not Found", "NoSuchKey")
+UNKNOWN = error("501 Not Implemented", "NotImplemented")
 
 
 def attempt(verb: str, uri: str) -> None:
@@ -102,26 +118,116 @@ def test_answers_by_status(
         attempt(verb, "s3://bucket/p")
 
 
-def test_a_body_that_breaks_off_is_fetched_again(aws: pytest.MonkeyPatch) -> None:
-    head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\n"
-    with answering(aws, [head + b"abc", head + b"abcde"]):
+@pytest.mark.parametrize(
+    "first",
+    [
+        BODY[:-2],
+        head("503 Service Unavailable", 0),
+        head("429 Too Many Requests", 0),
+        error("503 Slow Down", "SlowDown"),
+        error("400 Bad Request", "RequestTimeout"),
+        error("409 Conflict", "OperationAborted"),
+        head("200 OK", 5, "x-amz-checksum-crc32: AAAAAA==") + b"abcde",
+        b"",
+        b"no HTTP at all",
+    ],
+)
+def test_what_passes_is_asked_again(aws: pytest.MonkeyPatch, first: bytes) -> None:
+    aws.setenv("AWS_MAX_ATTEMPTS", "2")
+    with answering(aws, [first, BODY]):
         assert open_store("s3://bucket").read("k") == b"abcde"
 
 
-def test_a_body_that_always_breaks_off(aws: pytest.MonkeyPatch) -> None:
-    head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\n"
-    with answering(aws, [head + b"abc"] * s3.BODY_ATTEMPTS), pytest.raises(StoreDownError):
+@pytest.mark.parametrize("first", [BODY[:-2], head("429 Too Many Requests", 0), b""])
+def test_what_does_not_pass_is_a_store_that_is_down(aws: pytest.MonkeyPatch, first: bytes) -> None:
+    aws.setenv("AWS_MAX_ATTEMPTS", "2")
+    with answering(aws, [first] * 2), pytest.raises(StoreDownError):
         open_store("s3://bucket").read("k")
 
 
-def test_the_client_is_set_up_for_many_threads(aws: pytest.MonkeyPatch) -> None:
-    aws.delenv("AWS_MAX_ATTEMPTS")
-    config: Any = s3.connect(16).meta.config
-    assert config.max_pool_connections == 16
-    assert config.retries == {"mode": "standard", "total_max_attempts": s3.ATTEMPTS + 1}
+LISTING = (
+    b"<ListBucketResult><IsTruncated>false</IsTruncated>"
+    b"<Contents><Key>a</Key><Size>3</Size><ETag>x</ETag></Contents></ListBucketResult>"
+)
+
+
+@pytest.mark.parametrize("first", [LISTING[:-40], b"", b"<html></html>", b"garbage"])
+def test_half_a_listing_is_asked_again(aws: pytest.MonkeyPatch, first: bytes) -> None:
     aws.setenv("AWS_MAX_ATTEMPTS", "2")
-    config = s3.connect(16).meta.config
-    assert config.retries["total_max_attempts"] == 2
+    answers = [head("200 OK", len(body)) + body for body in (first, LISTING)]
+    with answering(aws, answers):
+        assert [tuple(each) for each in open_store("s3://bucket").entries()] == [("a", 3, "x")]
+    with answering(aws, [answers[0]] * 2), pytest.raises(StoreDownError):
+        list(open_store("s3://bucket").entries())
+
+
+@pytest.mark.parametrize(
+    ("answers", "created"),
+    [
+        ([error("409 Conflict", "ConditionalRequestConflict"), head("200 OK", 0)], True),
+        ([TAKEN, BODY], True),
+        ([TAKEN, head("200 OK", 1) + b"x"], False),
+        ([TAKEN, MISSING, head("200 OK", 0)], True),
+        ([UNKNOWN, MISSING, head("200 OK", 0)], True),
+        ([UNKNOWN, head("200 OK", 1) + b"x"], False),
+    ],
+)
+def test_creating(aws: pytest.MonkeyPatch, answers: list[bytes], created: bool) -> None:
+    aws.setenv("AWS_MAX_ATTEMPTS", "2")
+    with answering(aws, answers):
+        assert open_store("s3://bucket").create("k", b"abcde") is created
+
+
+def test_a_store_that_contradicts_itself(aws: pytest.MonkeyPatch) -> None:
+    aws.setenv("AWS_MAX_ATTEMPTS", "2")
+    with (
+        answering(aws, [TAKEN, MISSING] * 2),
+        pytest.raises(StoreDownError, match=r"it is there \(412\), and that it is not \(404\)"),
+    ):
+        open_store("s3://bucket").create("k", b"abcde")
+
+
+def test_a_store_that_never_answers(aws: pytest.MonkeyPatch) -> None:
+    settings = S3Settings(read_seconds=0.05, attempts=2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        aws.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        with pytest.raises(StoreDownError, match="Read timeout"):
+            open_store("s3://bucket", settings).read("k")
+
+
+def test_a_client_is_set_up_as_its_settings_say() -> None:
+    config: Any = s3.connect(S3Settings(7, 1.5, 2.5, 3)).meta.config
+    assert (config.max_pool_connections, config.connect_timeout, config.read_timeout) == (
+        7,
+        1.5,
+        2.5,
+    )
+
+
+def test_settings_from_the_environment(aws: pytest.MonkeyPatch) -> None:
+    aws.delenv("AWS_MAX_ATTEMPTS")
+    assert S3Settings.from_environment() == S3Settings(16, 10.0, 60.0, 10)
+    for name, value in [("CONNECTIONS", "40"), ("CONNECT_SECONDS", "2"), ("READ_SECONDS", "0.5")]:
+        aws.setenv(f"WHYBOX_S3_{name}", value)
+    aws.setenv("AWS_MAX_ATTEMPTS", "4")
+    assert S3Settings.from_environment() == S3Settings(40, 2.0, 0.5, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WHYBOX_S3_CONNECTIONS", "2.5"),
+        ("WHYBOX_S3_CONNECTIONS", "0"),
+        ("WHYBOX_S3_CONNECT_SECONDS", "-1"),
+        ("WHYBOX_S3_READ_SECONDS", "inf"),
+        ("WHYBOX_S3_READ_SECONDS", "nan"),
+        ("AWS_MAX_ATTEMPTS", "many"),
+    ],
+)
+def test_settings_that_cannot_be(aws: pytest.MonkeyPatch, name: str, value: str) -> None:
+    aws.setenv(name, value)
+    with pytest.raises(UsageError, match=f"{name}: expected a positive .*, got '{value}'"):
+        open_store("s3://bucket")
 
 
 def test_the_bucket_of_another_process_is_seen(bucket: str) -> None:

@@ -14,7 +14,7 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from handlers.schema import ExplainRequest, Explanation, RequestError
-from jobs import shard
+from jobs import outcome, pictures
 from jobs.errors import (
     DeviceLostError,
     Interrupted,
@@ -22,7 +22,7 @@ from jobs.errors import (
     StoreRefusedError,
     UsageError,
 )
-from jobs.shard import Failure, Picture, load_ahead
+from jobs.pictures import Failure, Picture, load_ahead
 from jobs.store import Entry, FolderStore, open_store
 from jobs.tables import read_rows
 from tests.jobs.conftest import CURSED_WIDTH, Job, QuickExplainer, picture_bytes, put
@@ -81,8 +81,8 @@ def test_a_picture_that_cannot_be_drawn_is_a_row_without_detections(
         if picture.shape[2] == 20:
             raise ZeroDivisionError("no ink\nleft")
 
-    monkeypatch.setattr(shard, "overlay_all", overlay_all)
-    monkeypatch.setattr(shard, "encode_jpeg", lambda image: b"")
+    monkeypatch.setattr(outcome, "overlay_all", overlay_all)
+    monkeypatch.setattr(outcome, "encode_jpeg", lambda image: b"")
     source = str(tmp_path / "in")
     put(source, {"a.png": picture_bytes(), "b.png": picture_bytes(width=20)})
     job = make_job(source, overlays="all")
@@ -102,8 +102,8 @@ def test_drawing_has_threads_of_its_own_no_more_than_cores(
         drawing.add(threading.current_thread().name)
         return b""
 
-    monkeypatch.setattr(shard, "cores", lambda: 2)
-    monkeypatch.setattr(shard, "encode_jpeg", encode_jpeg)
+    monkeypatch.setattr(pictures, "cores", lambda: 2)
+    monkeypatch.setattr(outcome, "encode_jpeg", encode_jpeg)
     put(str(tmp_path / "in"), {f"{number}.png": picture_bytes() for number in range(9)})
     assert make_job(str(tmp_path / "in"), overlays="each").run() == 0
     assert drawing <= {"drawing_0", "drawing_1"}
@@ -220,7 +220,7 @@ def test_pictures_come_in_order_and_only_a_few_ahead(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         loaded = load_ahead(store, entries, pool, batch_size=2)
         first, second = next(loaded), next(loaded)
-        assert store.count <= shard.THREADS + 2
+        assert store.count <= pictures.THREADS + 2
         rest = [each.key for each in loaded]
     assert isinstance(first, Picture)
     assert isinstance(second, Failure)

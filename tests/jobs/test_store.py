@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,6 +114,61 @@ def test_a_failed_write_leaves_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(StoreRefusedError):
         open_store(str(tmp_path)).write("taken", b"data")
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_what_killed_writers_leave_is_no_object(tmp_path: Path) -> None:
+    (tmp_path / ".whybox-0123.part").write_bytes(b"half")
+    (tmp_path / ".whybox-notes").write_bytes(b"")
+    assert [each.key for each in open_store(str(tmp_path)).entries()] == [".whybox-notes"]
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP])
+def test_creating_where_there_are_no_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def link(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.link", link)
+    store = open_store(str(tmp_path))
+    assert store.create("a", b"1")
+    assert not store.create("a", b"2")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"a": b"1"}
+
+
+def test_what_is_no_file_cannot_be_created(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("folder", "link"):
+        with pytest.raises(StoreRefusedError, match="what is there is no file"):
+            open_store(str(tmp_path)).create(name, b"")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "link"]
+
+
+def test_a_file_that_may_not_be_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unlink(_: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(StoreRefusedError, match="a cannot be deleted: Permission denied"):
+        open_store(str(tmp_path)).delete("a")
+
+
+def test_a_listing_of_folders_streams(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for key in ("b/1", "a/1", "c/1"):
+        open_store(str(tmp_path)).write(key, b"")
+    visited: list[str] = []
+    scandir = os.scandir
+
+    def scan(path: str) -> Any:
+        visited.append(path)
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", scan)
+    entries = open_store(str(tmp_path)).entries()
+    assert next(entries).key == "a/1"
+    assert [os.path.relpath(path, tmp_path) for path in visited] == [".", "a"]
+    assert [each.key for each in entries] == ["b/1", "c/1"]
 
 
 def test_links_that_lead_nowhere_are_listed_and_pipes_are_not(tmp_path: Path) -> None:

@@ -1,0 +1,275 @@
+"""What a bulk job costs: the real command on a bucket behind a slow line, beside the same batches
+from memory; and how much memory it takes for a hundred times the pictures."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from botocore.exceptions import ClientError
+from PIL import Image
+from torch import Tensor
+
+from archives.build import BuildOptions, build
+from handlers.explainer import Explainer
+from handlers.images import decode_picture
+from jobs.demo.scenes import HELD_OUT_SEEDS, SceneOptions, make_scene
+from jobs.names import RECORD
+from jobs.options import JobOptions
+from jobs.shard import BATCHES_AT_ONCE
+from tests.benchmarks.bucket import NAME, SlowBucket, slow_bucket
+from tests.benchmarks.busy import watched
+from tests.benchmarks.harness import Goal, Row, Settings, SkippedError, Work, middle, spread
+from tests.jobs.archive_stub import write_archive
+from tests.jobs.peak_memory import Peaks, peaks_of, write_pictures
+
+DETECTOR = "fasterrcnn_regnet_small_fpn"
+LATENCY = 0.05  # seconds
+# With this quality scenes of this size are 65 to 125 KB, 96 KB in the mean.
+SIZE, QUALITY = (640, 480), 94
+SCENES = 128  # different ones; a job gets each several times, under different keys
+PICTURES = {"cpu": 512, "cuda": 8192}
+FEW, MANY = 1000, 100_000
+SECONDS_BETWEEN_LOOKS = 0.1
+WAITS = re.compile(r"(\d+) % for (pictures|writing)")
+THROUGHPUT, BUSY = Goal(0.9, at_most=False), Goal(0.9, at_most=False)
+MEMORY = Goal(1.2)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the command.
+
+    loading: seconds until run.json is there, when the archive is loaded and the input is listed.
+    seconds: from then to the end of the process; began, ended: the same, of time.monotonic().
+    explaining: seconds that its shards took, without the last one's commit and the contact sheet.
+    boxes: how many were found. waits: what the detector waited for, in shares of its time.
+    store: CPU seconds of the store and the slow line.
+    """
+
+    loading: float
+    began: float
+    ended: float
+    explaining: float
+    boxes: int
+    waits: Mapping[str, float]
+    store: float
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+
+def _scenes(number: int) -> list[bytes]:
+    files = []
+    for seed in HELD_OUT_SEEDS[:number]:
+        buffer = io.BytesIO()
+        scene = make_scene(seed, SceneOptions(size=SIZE))
+        Image.fromarray(scene.picture).save(buffer, "JPEG", quality=QUALITY)
+        files.append(buffer.getvalue())
+    return files
+
+
+def _command(archive: Path, bucket: SlowBucket, settings: Settings) -> Callable[[], Run]:
+    """Runs the job, to another output each time."""
+    numbers = count()
+
+    def run() -> Run:
+        output = f"out-{next(numbers)}"
+        places = ["--input", f"{bucket.uri}/in", "--output", f"{bucket.uri}/{output}"]
+        command = [sys.executable, "-m", "jobs", "explain", "--archive", str(archive), *places]
+        store, started = bucket.cpu_seconds(), time.monotonic()
+        with subprocess.Popen(
+            [*command, "--device", settings.device],
+            env={**os.environ, **bucket.environment},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            while process.poll() is None and not _is_there(bucket, f"{output}/{RECORD}"):
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+            began = time.monotonic()
+            _, said = process.communicate()
+        ended = time.monotonic()
+        if process.returncode:
+            raise RuntimeError(f"the job ended with {process.returncode}: {said}")
+        body = bucket.client.get_object(Bucket=NAME, Key=f"{output}/{RECORD}")["Body"]
+        record: dict[str, Any] = json.loads(body.read())
+        return Run(
+            loading=began - started,
+            began=began,
+            ended=ended,
+            explaining=record["times"]["seconds"],
+            boxes=record["counts"]["detections"],
+            waits=_waits(said),
+            store=bucket.cpu_seconds() - store,
+        )
+
+    return run
+
+
+def _is_there(bucket: SlowBucket, key: str) -> bool:
+    try:
+        bucket.client.head_object(Bucket=NAME, Key=key)
+    except ClientError:
+        return False
+    return True
+
+
+def _waits(said: str) -> dict[str, float]:
+    """The mean of what the lines of progress said, which come after equal times."""
+    lines = [line for line in said.splitlines() if " done" in line]
+    sums = dict.fromkeys(("pictures", "writing"), 0.0)
+    for percent, what in WAITS.findall("\n".join(lines)):
+        sums[what] += float(percent) / 100
+    return {what: each / len(lines) for what, each in sums.items()} if lines else {}
+
+
+def _from_memory(explainer: Explainer, pictures: Sequence[Tensor]) -> tuple[float, int]:
+    """Seconds, and how many boxes, with the job's windows and batches."""
+    batch = JobOptions.batch_size
+    window = BATCHES_AT_ONCE * batch
+    boxes = 0
+    started = time.monotonic()
+    for start in range(0, len(pictures), window):
+        explained = explainer.explain(pictures[start : start + window], batch_size=batch)
+        boxes += sum(len(each) for each in explained)
+    return time.monotonic() - started, boxes
+
+
+def _throughput(settings: Settings, folder: Path) -> Iterator[Row]:
+    kind = settings.device.partition(":")[0]
+    number = 16 if settings.tiny else PICTURES[kind]
+    files = _scenes(min(number, SCENES))
+    size = sum(map(len, files)) / len(files)
+    archive = build(
+        BuildOptions(
+            detector=DETECTOR,
+            weights="jobs/demo/weights.safetensors",
+            name="demo",
+            version="1.0",
+            export_path=folder,
+        )
+    )
+    explainer = Explainer.from_archive(archive, settings.device)
+    decoded = [decode_picture(data) for data in files]
+    pictures = [decoded[place % len(files)] for place in range(number)]
+    runs: list[Run] = []
+    memory: list[float] = []
+    with ExitStack() as stack:
+        bucket = stack.enter_context(slow_bucket(LATENCY))
+        for place in range(number):
+            data = files[place % len(files)]
+            bucket.client.put_object(Bucket=NAME, Key=f"in/{place:06d}.jpg", Body=data)
+        busy = stack.enter_context(watched(settings.device)) if kind == "cuda" else None
+        command = _command(archive, bucket, settings)
+
+        def from_memory() -> int:
+            seconds, boxes = _from_memory(explainer, pictures)
+            memory.append(seconds)
+            return boxes
+
+        def from_bucket() -> int:
+            runs.append(command())
+            return runs[-1].boxes
+
+        from_memory()  # the first run is slower
+        memory.clear()
+        same = True
+        for each in range(settings.rounds):
+            sides = (from_memory, from_bucket)
+            same &= len({side() for side in (sides[::-1] if each % 2 else sides)}) == 1
+        shares = [] if busy is None else [busy.share(run.began, run.ended) for run in runs]
+    yield from _rows(runs, memory, number, size, same)
+    if shares:
+        yield Row("the demo's detector", "the GPU's busy share", *_told(shares), goal=BUSY)
+
+
+def _told(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    return middle(values), spread(values)
+
+
+def _rows(
+    runs: Sequence[Run], memory: Sequence[float], number: int, size: float, same: bool
+) -> Iterator[Row]:
+    case = f"{DETECTOR}: {number:,} pictures of {size / 1000:.0f} KB, {LATENCY * 1000:.0f} ms more"
+    pairs = list(zip(runs, memory, strict=True))
+    yield Row(
+        case,
+        "of the pictures a second of the same batches from memory",
+        *_told([seconds / run.seconds for run, seconds in pairs]),
+        ours=middle([run.seconds for run in runs]),
+        other=middle(memory),
+        goal=THROUGHPUT,
+        same="as many boxes" if same else "maps DIFFER: other numbers of boxes",
+        note="A run is timed from its run.json, when the archive is loaded and the input listed, to"
+        " the end of the command; batches from memory are decoded beforehand.",
+        figures={
+            "pictures a second": number / middle([run.seconds for run in runs]),
+            "seconds before": middle([run.loading for run in runs]),
+            "CPU seconds of the store and the line": middle([run.store for run in runs]),
+            **{
+                f"share of its time that the detector waits for {what}": middle(
+                    [run.waits.get(what, 0.0) for run in runs]
+                )
+                for what in ("pictures", "writing")
+            },
+        },
+    )
+    yield Row(
+        case,
+        "the same, of its shards' own time: without the last commit and the contact sheet",
+        *_told([seconds / run.explaining for run, seconds in pairs]),
+        ours=middle([run.explaining for run in runs]),
+        other=middle(memory),
+    )
+
+
+def _memory(settings: Settings, folder: Path) -> Iterator[Row]:
+    if not Path("/proc/self/status").exists():
+        raise SkippedError("the peak of a process's memory is read from Linux's /proc")
+    archive = write_archive(folder / "stub.mar")
+    found: dict[int, Peaks] = {}
+    few, many = (FEW // 20, MANY // 200) if settings.tiny else (FEW, MANY)
+    for number in (few, many):
+        source = write_pictures(folder / f"in-{number}", number)
+        found[number] = peaks_of(archive, source, folder / f"out-{number}")
+    for which in ("command", "worker"):
+        less, more = (float(getattr(found[number], which)) for number in (few, many))
+        yield Row(
+            case=f"a detector stub: the {which}'s memory, {many:,} pictures over {few:,}",
+            measure="times the peak",
+            value=more / less,
+            spread=(more / less, more / less),
+            goal=MEMORY,
+            figures={
+                f"MiB, {few:,} pictures": less,
+                f"MiB, {many:,} pictures": more,
+                f"pictures a second, {many:,}": many / found[many].seconds,
+            },
+        )
+
+
+def _run(settings: Settings) -> Iterator[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield from _throughput(settings, Path(folder))
+        yield from _memory(settings, Path(folder))
+    if not settings.device.startswith("cuda"):
+        there = "DEVICE=cuda was not asked for" if torch.cuda.is_available() else "there is none"
+        raise SkippedError(f"the GPU's busy share: not run on a GPU, {there}")
+
+
+WORK = Work("What a bulk job costs beside its detector: time, memory", _run)
