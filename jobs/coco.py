@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
+from array import array
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from jobs.commit import read_stats, read_table
 from jobs.names import COCO_IMAGES, COCO_RESULTS, printable
@@ -14,13 +17,18 @@ from jobs.plan import Plan
 from jobs.store import Store
 from jobs.tables import read_rows
 
+DIGITS = 3  # of a pixel
+SCORE_DIGITS = 6  # what float32 has
+LONGEST_NUMBER = 18  # digits that 64 bits hold
+
 
 def write_coco(output: Store, plan: Plan) -> None:
     """Writes coco/results.json, a list of {"image_id", "category_id", "bbox": [x, y, width,
     height] in pixels, "score"}, and coco/images.json, which says whose picture an image_id is.
 
-    image_id: the file's name without its ending where all names are whole numbers (as COCO's are),
-    else the picture's place in the run's listing, from 1. category_id: the detector's label.
+    image_id: the file's name without its ending where all names are whole numbers, each another
+    (as COCO's are), else the picture's place in the run's listing, from 1. category_id: the
+    detector's label.
     """
     by_name = _named_by_numbers(plan)
     with tempfile.TemporaryDirectory(prefix="whybox-") as folder:
@@ -32,8 +40,15 @@ def write_coco(output: Store, plan: Plan) -> None:
 
 
 def _named_by_numbers(plan: Plan) -> bool:
-    stems = (Path(entry.key).stem for n in range(plan.shards) for entry in plan.entries(n))
-    return all(stem.isascii() and stem.isdigit() for stem in stems)
+    """Whether the names are whole numbers, each another: 8 bytes a picture are held."""
+    numbers = array("Q")
+    for shard in range(plan.shards):
+        for entry in plan.entries(shard):
+            stem = Path(entry.key).stem
+            if not (stem.isascii() and stem.isdigit()) or len(stem) > LONGEST_NUMBER:
+                return False
+            numbers.append(int(stem))
+    return np.unique(np.frombuffer(numbers, np.uint64)).size == len(numbers)
 
 
 def _results(output: Store, plan: Plan, by_name: bool) -> Iterator[dict[str, Any]]:
@@ -44,14 +59,16 @@ def _results(output: Store, plan: Plan, by_name: bool) -> Iterator[dict[str, Any
         ids = dict(_ids(plan, number, by_name))
         seen = set()
         for row in read_rows(read_table(output, stats, "detections.parquet")):
-            if (row["key"], row["index"]) in seen:  # the same box on another layer
+            again = (row["key"], row["index"]) in seen  # the same box on another layer
+            if again or row["outcome"] != "reported":
                 continue
             seen.add((row["key"], row["index"]))
+            x1, y1, x2, y2 = (row[name] for name in ("x1", "y1", "x2", "y2"))
             yield {
                 "image_id": ids[row["key"]],
                 "category_id": row["label"],
-                "bbox": [row["x1"], row["y1"], row["x2"] - row["x1"], row["y2"] - row["y1"]],
-                "score": row["score"],
+                "bbox": [round(each, DIGITS) for each in (x1, y1, x2 - x1, y2 - y1)],
+                "score": round(row["score"], SCORE_DIGITS),
             }
 
 

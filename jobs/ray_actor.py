@@ -158,7 +158,9 @@ class Orders:
 
     def __next__(self) -> ShardOrder:
         try:
-            line = self._first or self._given.get(block=not self._in_hand)[1]
+            line = self._first
+            if line is None:
+                line = self._given.get(block=not self._in_hand)[1]
         except Empty:
             raise StopIteration from None
         if line in (SHEET, END):

@@ -81,6 +81,17 @@ class Cluster:
         """What a function of Ray's gives."""
         return self._thread.submit(function, *arguments, **options).result()
 
+    def workers(self, kind: str, asked: int | None) -> int:
+        """How many workers there are to be: as many as asked for, or of None one for each GPU, or
+        on CPUs one on each node. Raises UsageError if there is no room for them."""
+        room = self.places(kind)
+        if room < (asked or 1):
+            raise UsageError(
+                f"--engine ray takes {counted(asked or 1, kind)} for"
+                f" {counted(asked or 1, 'worker')}; {self} has {room}"
+            )
+        return asked or (room if kind == "GPU" else self.nodes(kind))
+
     def places(self, kind: str) -> int:
         """How many workers there is room for, by what each takes one of: "GPU" or "CPU"."""
         return sum(int(each["Resources"].get(kind, 0)) for each in self._nodes())

@@ -21,7 +21,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
 from jobs.commit import read_stats
-from jobs.errors import JobError, UsageError, WorkerEndedError, one_line
+from jobs.errors import JobError, UsageError, WorkerEndedError
 from jobs.messages import (
     SHEET,
     Advanced,
@@ -50,6 +50,7 @@ INTERRUPTED = (130, 143)  # a worker's exit codes; whoever ended it did not end 
 PASSED_ON = ("AWS_", "WHYBOX_S3_", "OMP_WAIT_POLICY", THREADS)
 KEPT = ("AWS_CONTAINER_", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_CA_BUNDLE")
 KEPT_END = "_FILE"
+MOST_TOLD = 200  # characters of Ray's own reasons, which end in advice
 NOT_INSTALLED = ("No module named", "ImportError")
 
 
@@ -118,7 +119,7 @@ class RayWorkers:
         """Raises UsageError if Ray or the cluster cannot be used, or has no room for as many."""
         with ExitStack() as entered:
             cluster = entered.enter_context(self._cluster)
-            self._count = self._checked_count()
+            self._count = cluster.workers(self._kind, self._options.workers)
             self._neighbours = -(-self._count // cluster.nodes(self._kind))
             self._data = cluster.call(cluster.ray.put, self._archive.read_bytes())
             shutil.rmtree(self._order.folder, ignore_errors=True)  # nothing is loaded here
@@ -268,7 +269,7 @@ class RayWorkers:
         if isinstance(reason, Ending):
             why = f"it was ended with {reason.exit_code}"
         else:
-            why = one_line(reason, 300)
+            why = (str(reason).strip() or type(reason).__name__).splitlines()[-1][:MOST_TOLD]
         if any(text in str(reason) for text in NOT_INSTALLED):
             raise UsageError(
                 "a node of the Ray cluster cannot run the job; it needs the same Whybox as this"
@@ -311,16 +312,6 @@ class RayWorkers:
                 f"no worker is left, and there is no {self._kind} in {self._cluster}; finished"
                 " shards are kept, the same command does the rest"
             )
-
-    def _checked_count(self) -> int:
-        asked, room = self._options.workers, self._cluster.places(self._kind)
-        if room < (asked or 1):
-            raise UsageError(
-                f"--engine ray --device {self._options.device} with"
-                f" {counted(asked or 1, 'worker')} takes {counted(asked or 1, self._kind)};"
-                f" {self._cluster} has {room}"
-            )
-        return asked or (room if self._kind == "GPU" else self._cluster.nodes(self._kind))
 
     def _end(self) -> None:
         ray = self._cluster.ray

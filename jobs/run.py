@@ -156,7 +156,8 @@ def _do(
             _follow(engine.events(job, chain([first], orders)), lease, tally, progress)
     if options.shard is not None:
         return summarise_part(options, output, tally)
-    if first is None and before is not None and before["status"] == record.DONE:
+    done = first is None and before is not None and before["status"] == record.DONE
+    if done and before is not None and options.coco <= before["outputs"]["coco"]:
         print("This run is done already; nothing was changed.")
         return summarise(before, output)
     sheet = options.pictures and bool(tally.counts()["detections"]) and engine.draw_sheet(job)

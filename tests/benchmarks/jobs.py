@@ -99,10 +99,13 @@ def _command(archive: Path, bucket: SlowBucket, settings: Settings) -> Callable[
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
-            while process.poll() is None and not _is_there(bucket, f"{output}/{RECORD}"):
-                time.sleep(SECONDS_BETWEEN_LOOKS)
-            began = time.monotonic()
-            _, said = process.communicate()
+            try:
+                while process.poll() is None and not _is_there(bucket, f"{output}/{RECORD}"):
+                    time.sleep(SECONDS_BETWEEN_LOOKS)
+                began = time.monotonic()
+                _, said = process.communicate()
+            finally:
+                process.terminate()  # where this one was told to end
         ended = time.monotonic()
         if process.returncode:
             raise RuntimeError(f"the job ended with {process.returncode}: {said}")

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field, fields
 from math import ceil
 from typing import Any
 
+from jobs.store import CONNECTIONS
+
 GB = 1e9
 SMALL_SHARD, LARGE_SHARDS = 256, (1_024, 4_096)
 OTHER_SPEEDS = (0.4, 1.0, 4.0)
@@ -126,7 +128,7 @@ class Night:
                 "GET",
                 3 * shards,
             ),
-            ("pieces of the listing", "pieces x GPUs", "GET", pieces * gpus),
+            ("pieces of the listing", "pieces + GPUs", "GET", pieces + gpus),
             ("signs of life, looked at", "GPU seconds / 15", "GET", self.beats),
             ("heatmaps, detections, failures, stats", "4 shards", "PUT", 4 * shards),
             ("pieces of the listing", "pictures / 65,536", "PUT", pieces),
@@ -269,8 +271,8 @@ def _limits(night: Night) -> str:
             "none until that is done",
         ),
         (
-            "the report's stats.json, one after the other",
-            f"{night.shards * inputs.request_ms / 1000 / 3600:,.1f} h",
+            "the report's stats.json, 16 at once",
+            f"{night.shards * inputs.request_ms / 1000 / 60 / CONNECTIONS:,.0f} min",
             "the morning",
         ),
         ("GET a second", f"{gets:,.0f}", f"{PREFIX_GETS:,} of one prefix"),
@@ -300,7 +302,7 @@ def _shards(night: Night) -> str:
                 f"{each.shards:,}",
                 f"{4 * each.shards:,}",
                 _dollars(each._cost("PUT", 4 * each.shards)),
-                f"{each.shards * each.inputs.request_ms / 60_000:,.0f} min",
+                f"{each.shards * each.inputs.request_ms / 60_000 / CONNECTIONS:,.1f} min",
                 f"{size / each.inputs.pictures_per_second:,.0f} s",
                 f"{size * each.inputs.heatmap_bytes / 1e6:,.0f} MB",
             )
@@ -308,7 +310,7 @@ def _shards(night: Night) -> str:
     return table(
         (
             *("pictures of a shard", "shards", "objects", "their PUTs"),
-            *("report, one after the other", "GPU time lost by a kill", "maps held at once"),
+            *("report, 16 at once", "GPU time lost by a kill", "maps held at once"),
         ),
         rows,
     )

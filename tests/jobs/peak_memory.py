@@ -49,19 +49,25 @@ def peaks_of(archive: Path, source: Path, output: Path, *more: str) -> Peaks:
     highest: dict[int, int] = {}
     started = time.monotonic()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
-        while process.poll() is None:
-            try:
-                children = psutil.Process(process.pid).children(recursive=True)
-            except psutil.NoSuchProcess:
-                break
-            for pid in (process.pid, *(each.pid for each in children)):
-                highest[pid] = max(highest.get(pid, 0), _peak(pid))
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-        _, said = process.communicate()
+        try:
+            while process.poll() is None:
+                for pid in (process.pid, *_children(process.pid)):
+                    highest[pid] = max(highest.get(pid, 0), _peak(pid))
+                time.sleep(SECONDS_BETWEEN_LOOKS)
+            _, said = process.communicate()
+        finally:
+            process.terminate()  # where this one was told to end
     if process.returncode:
         raise RuntimeError(f"the run ended with {process.returncode}: {said.decode()}")
     own = highest.pop(process.pid)
     return Peaks(own / 1024, max(highest.values()) / 1024, time.monotonic() - started)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [each.pid for each in psutil.Process(pid).children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _peak(pid: int) -> int:

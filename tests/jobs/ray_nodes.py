@@ -1,7 +1,7 @@
 """A Ray cluster on loopback for tests: `python -m tests.jobs.ray_nodes NODES`.
 
 NODES: a JSON list of what each has, as {"num_cpus": 1}; the first is the head. Prints {"address":
-..., "raylets": [process ids]} once all are there, and ends them when stdin ends.
+..., "raylets": [process ids], "logs": FOLDER} once all are there, and ends them when stdin ends.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -26,10 +27,11 @@ ENVIRONMENT = {**QUIET, **ON_LOOPBACK, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN
 
 @dataclass(frozen=True)
 class Nodes:
-    """address: HOST:PORT of the head. raylets: each node's first process."""
+    """address: HOST:PORT of the head. raylets: each node's first process. logs: Ray's own."""
 
     address: str
     raylets: Sequence[psutil.Process]
+    logs: Path
 
     @property
     def environment(self) -> dict[str, str]:
@@ -56,7 +58,8 @@ def nodes(*resources: Mapping[str, int]) -> Iterator[Nodes]:
     with subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, **pipes) as process:
         assert process.stdout is not None
         told = json.loads(process.stdout.readline())
-        yield Nodes(told["address"], [psutil.Process(pid) for pid in told["raylets"]])
+        raylets = [psutil.Process(pid) for pid in told["raylets"]]
+        yield Nodes(told["address"], raylets, Path(told["logs"]))
         started = psutil.Process(process.pid).children(recursive=True)
         assert process.stdin is not None
         process.stdin.close()
@@ -75,7 +78,8 @@ def main(resources: Sequence[dict[str, Any]]) -> None:
         common = {"node_ip_address": "127.0.0.1", "temp_dir": logs, "include_dashboard": False}
         made = [cluster.add_node(**common, **each) for each in resources]
         raylets = [node.all_processes["raylet"][0].process.pid for node in made]
-        print(json.dumps({"address": cluster.address, "raylets": raylets}), flush=True)
+        told = {"address": cluster.address, "raylets": raylets, "logs": logs}
+        print(json.dumps(told), flush=True)
         sys.stdin.read()
         cluster.shutdown()
 

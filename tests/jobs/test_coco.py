@@ -35,10 +35,10 @@ def coco(job: Job, name: str = "results") -> list[dict[str, Any]]:
     return found
 
 
-def test_ids_are_the_names_where_all_are_numbers(place: str, make_job: MakeJob) -> None:
+def test_ids_are_the_names_where_all_are_numbers(tmp_path: Path, make_job: MakeJob) -> None:
     files = {"a/000000000139.png": SMALL, "b/7.png": BLACK, "b/8.png": LARGE, "c/20.png": SMALL}
-    put(f"{place}/in", files)
-    job = make_job(f"{place}/in", f"{place}/out", coco=True, pictures=False)
+    put(str(tmp_path / "in"), files)
+    job = make_job(str(tmp_path / "in"), coco=True, pictures=False)
     assert job.run() == 0
     assert coco(job) == expected({139: SMALL, 8: LARGE, 20: SMALL})
     assert coco(job, "images") == [

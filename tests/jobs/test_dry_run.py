@@ -84,15 +84,20 @@ def test_the_first_pictures_are_tried_and_there_may_be_no_guess(
 
 
 def test_nothing_at_all_is_written(place: str, make_job: MakeJob) -> None:
-    put(f"{place}/in", PICTURES)
-    job = make_job(f"{place}/in", f"{place}/out", overlays="all", coco=True)
+    put(f"{place}/in", {"a.png": picture_bytes()})
     before = everything(place)
+    job = make_job(f"{place}/in", f"{place}/out", overlays="all", coco=True)
     assert job.run(dry_run=True) == 0
     assert everything(place) == before
+
+
+def test_a_run_that_is_there_stays_as_it_is(tmp_path: Path, make_job: MakeJob) -> None:
+    put(str(tmp_path / "in"), PICTURES)
+    job = make_job(str(tmp_path / "in"))
     assert job.run() == 0
-    before = everything(place)
+    before = everything(job.output)
     assert job.run(dry_run=True, request={"method": "gradcam"}) == 0
-    assert everything(place) == before
+    assert everything(job.output) == before
 
 
 def test_it_looks_at_the_whole_job(tmp_path: Path, make_job: MakeJob) -> None:

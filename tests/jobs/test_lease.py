@@ -38,7 +38,12 @@ GONE = 2**22 + 1  # no process has this id
 
 def elsewhere(part: str = ALL) -> Holder:
     """A holder of another machine, of which nothing can be looked up."""
-    return replace(Holder.this_process(part), machine="another", who="far, process 7", beat=1)
+    return replace(here(part), machine="another", who="far, process 7")
+
+
+def here(part: str = ALL) -> Holder:
+    """A holder that is this process."""
+    return replace(Holder.this_process(part), beat=1)
 
 
 def put(store: Store, holder: Holder) -> None:
@@ -258,8 +263,8 @@ def test_a_claim_is_waited_for_until_it_is_decided(
 
     def sleep(seconds: float) -> None:
         slept.append(seconds)
-        if len(slept) == 3 and decided == "it stays":
-            put(output, replace(other, beat=1))
+        if len(slept) >= 3 and decided == "it stays":
+            put(output, replace(other, beat=len(slept)))
         if len(slept) == 3 and decided == "it steps back":
             output.delete("leases/0-of-2.json")
 

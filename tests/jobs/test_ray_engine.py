@@ -17,6 +17,7 @@ import pytest
 
 from jobs.__main__ import main
 from jobs.ray_engine import passed_on
+from jobs.store import open_store
 from tests.jobs.archive_stub import write_archive
 from tests.jobs.conftest import put
 from tests.jobs.ray_nodes import Nodes, nodes
@@ -34,7 +35,8 @@ def decode(data):
         for how in (signal.SIGKILL, signal.SIGTERM):
             told = folder / f"{{name}} {{how.name}}"
             if number == 13 and told.exists():
-                told.unlink()
+                if not (folder / "again").exists():
+                    told.unlink()
                 os.kill(pid, how)
                 time.sleep(60)
     if number == 22 and (folder / "picture").exists():
@@ -49,11 +51,17 @@ def load(path):
     raise RuntimeError("no such layer")
 """
 SAYS_DEVICE = """
-import json, os, pathlib, sys
+import json, os, pathlib, sys, time
+
+FOLDER = pathlib.Path({folder!r})
 
 def load(path):
     device = json.loads(pathlib.Path(sys.argv[1]).read_text())["options"]["device"]
-    (pathlib.Path({folder!r}) / f"{{device}} {{os.environ['CUDA_VISIBLE_DEVICES']}}").touch()
+    (FOLDER / f"{{device}} {{os.environ['CUDA_VISIBLE_DEVICES']}}").touch()
+
+def decode(data):
+    while len(list(FOLDER.glob("cuda*"))) < 2:
+        time.sleep(0.01)
 """
 
 
@@ -108,18 +116,12 @@ class Place:
         self.wait(lambda: not self.processes())
         return process.returncode, told
 
-    def tables(self, output: str) -> dict[str, bytes]:
-        """Everything but what times are in."""
-        shards = self.folder / output / "shards"
-        found = [each for each in shards.rglob("*") if each.suffix in (".npz", ".parquet")]
-        return {str(each.relative_to(shards)): each.read_bytes() for each in found}
-
-    def assert_as_local(self) -> None:
+    def assert_as_local(self, output: str = "") -> None:
         """What the job with Ray has left is what the local engine gives."""
         assert main(self.arguments("local")) == 3
-        local = self.tables("local")
+        local = tables(str(self.folder / "local"))
         assert len(local) == 3 * PICTURES // 4
-        assert self.tables("ray") == local
+        assert tables(output or str(self.folder / "ray")) == local
 
     def processes(self) -> list[psutil.Process]:
         """All that a job has started and that still run."""
@@ -143,6 +145,13 @@ class Place:
             time.sleep(0.05)
 
 
+def tables(output: str) -> dict[str, bytes]:
+    """Everything but what times are in."""
+    store = open_store(output)
+    keys = [each.key for each in store.entries("shards/")]
+    return {key: store.read(key) for key in keys if key.endswith((".npz", ".parquet"))}
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Iterator[Place]:
     made = Place(tmp_path)
@@ -164,35 +173,12 @@ def test_tables_are_the_local_engines(place: Place) -> None:
     place.assert_as_local()
 
 
+@pytest.mark.full
 def test_a_cluster_without_gpus_is_told_of_at_once(place: Place) -> None:
     code, told = place.run("--device", "cuda")
     assert code == 2
-    assert "with 1 worker takes 1 GPU; the Ray cluster of this machine alone (1 node, " in told
-    assert told.endswith("has 0\n")
-
-
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("127.0.0.1:1", "RAY_ADDRESS=127.0.0.1:1: no Ray cluster answers there"),
-        ("here", "RAY_ADDRESS=here: no Ray cluster answers there"),
-        ("ray://127.0.0.1:1", "or have `ray job submit` run it"),
-        (None, "--engine ray needs Ray: python -m pip install 'whybox[ray]'"),
-    ],
-)
-def test_no_cluster(
-    address: str | None,
-    message: str,
-    place: Place,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    if address:
-        monkeypatch.setenv("RAY_ADDRESS", address)
-    else:
-        monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
-    assert main(place.arguments("ray", "--engine", "ray")) == 2
-    assert message in capsys.readouterr().err
+    assert "takes 1 GPU for 1 worker; the Ray cluster of this machine alone (1 node, " in told
+    assert told.endswith(" has 0\n")
 
 
 def test_what_is_passed_on_to_other_machines() -> None:
@@ -217,6 +203,18 @@ def test_something_is_killed(killed: str, lost: bool, place: Place, cluster: Nod
     code, told = place.run("--workers", "2", environment=cluster.environment)
     assert code == 3
     assert ("a worker was lost" in told) == lost
+    place.assert_as_local()
+
+
+@pytest.mark.full
+def test_a_shard_that_loses_every_worker_is_given_up(place: Place, cluster: Nodes) -> None:
+    for name in ("actor SIGKILL", "again"):
+        (place.folder / name).touch()
+    code, told = place.run("--workers", "2", environment=cluster.environment)
+    assert (code, told.count("a worker was lost")) == (75, 3)
+    assert "was in the hands of 3 workers that were lost" in told
+    (place.folder / "actor SIGKILL").unlink()
+    assert place.run(environment=cluster.environment)[0] == 3
     place.assert_as_local()
 
 
@@ -275,7 +273,7 @@ def test_each_worker_has_a_gpu_of_its_own(place: Place) -> None:
         environment = cluster.environment
         code, told = place.run("--device", "cuda", "--workers", "3", environment=environment)
         assert code == 2
-        assert "with 3 workers takes 3 GPUs; " in told
+        assert "--engine ray takes 3 GPUs for 3 workers; the Ray cluster at 127.0.0.1:" in told
         assert told.endswith(" (2 nodes, 1 CPU) has 2\n")
         assert place.run("--device", "cuda:1", environment=environment)[0] == 3
     assert sorted(each.name for each in place.folder.glob("cuda*")) == ["cuda 0", "cuda 1"]
@@ -285,3 +283,17 @@ def test_each_worker_has_a_gpu_of_its_own(place: Place) -> None:
 def test_dry_run(place: Place, cluster: Nodes) -> None:
     assert place.run("--dry-run", environment=cluster.environment) == (0, "")
     assert not (place.folder / "ray").exists()
+
+
+@pytest.mark.full
+def test_credentials_reach_the_workers_and_no_log(
+    place: Place, cluster: Nodes, bucket: str, aws: pytest.MonkeyPatch
+) -> None:
+    secret = uuid.uuid4().hex  # not in the environment that the cluster was started with
+    aws.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    code, _ = place.run("--output", f"{bucket}/out", environment=cluster.environment)
+    assert code == 3
+    place.assert_as_local(f"{bucket}/out")
+    logs = [each.read_bytes() for each in cluster.logs.rglob("*") if each.is_file()]
+    assert any(b"NodeWorker" in each for each in logs)
+    assert not any(secret.encode() in each for each in logs)

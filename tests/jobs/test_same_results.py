@@ -98,24 +98,18 @@ def assert_close(one: Found, other: Found) -> None:
         assert np.abs(heatmap - its_heatmap).max() <= allowed
 
 
-def test_neither_batch_nor_shard_size_changes_rows_and_maps(run: Callable[..., str]) -> None:
-    expected = found(run("single", batch_size=1, shard_size=12))
+def test_batches_shards_and_threads_do_not_change_rows_and_maps(
+    run: Callable[..., str], two_threads: None
+) -> None:
+    expected = found(run("two threads", batch_size=2, shard_size=12))
     assert len({row["key"] for row, _ in expected}) == 12
     assert len(expected) > 30
     assert max(heatmap.max() for _, heatmap in expected) > 0
-    for batch_size, shard_size in ((2, 3), (5, 12)):
+    torch.set_num_threads(1)
+    for batch_size, shard_size in ((1, 12), (5, 3), (2, 12)):
         output = run(f"{batch_size}-{shard_size}", batch_size, shard_size)
         assert_close(found(output), expected)
-
-
-def test_threads_do_not_change_rows_and_maps_and_the_same_again_is_the_same(
-    run: Callable[..., str], two_threads: None
-) -> None:
-    of_two = found(run("two", 2, 12))
-    torch.set_num_threads(1)
-    of_one = run("one", 2, 12)
-    assert_close(of_two, found(of_one))
-    assert tables(run("again", 2, 12)) == tables(of_one)
+    assert tables(run("again", 2, 12)) == tables(output)
 
 
 def test_two_worker_processes_find_what_one_does(tmp_path: Path) -> None:
