@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from jobs.outcome import Done
     from jobs.pictures import Failure
 
+SHARDS = "shards/"
 STATS = "stats.json"
 AHEAD = 4 * CONNECTIONS  # stats that are asked for, or held, at once
 
 
 def folder(number: int) -> str:
     """Where shard `number` lies below the output."""
-    return f"shards/{number:05d}/"
+    return f"{SHARDS}{number:05d}/"
 
 
 def commit(

@@ -19,6 +19,11 @@ BATCHES_TRIED = 2
 class Trial(Protocol):
     """An engine's part in it."""
 
+    @property
+    def workers(self) -> int:
+        """How many there are."""
+        ...
+
     def try_out(self, job: Job) -> Sampled:
         """Has the job's trial explained and timed."""
         ...
@@ -40,12 +45,11 @@ def dry_run(options: JobOptions, listing: Listing, engine: Trial, output: Store)
     )
     tried = engine.try_out(job)
     if tried.pictures:
-        workers = options.workers or 1
-        guess = listing.count * tried.seconds / tried.pictures / workers
+        guess = listing.count * tried.seconds / tried.pictures / engine.workers
         print(
             f"The first {tried.pictures} of them took {speed(tried.pictures, tried.seconds)}, once"
-            f" loaded: about {duration(guess)} with {counted(workers, 'worker')}, where the store"
-            " keeps up."
+            f" loaded: about {duration(guess)} with {counted(engine.workers, 'worker')}, where the"
+            " store keeps up."
         )
     else:
         print(f"None of the first {len(keys)} could be read, so there is no guess of the time.")

@@ -89,6 +89,24 @@ class KilledError(JobError):
         return 128 + self.signal
 
 
+class WorkersLostError(JobError):
+    """Actors died again and again, or there is no node for one: worth another try."""
+
+    exit_code = 75
+
+
+class ElsewhereError(JobError):
+    """What a worker on another machine has said, and its exit code."""
+
+    def __init__(self, said: str, exit_code: int) -> None:
+        super().__init__(said)
+        self._exit_code = exit_code
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # the worker's, not the class's
+        return self._exit_code
+
+
 class WorkerEndedError(Exception):
     """A worker ended with an exit code, and has said why."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Full, Queue
 from typing import Any, TypeAlias
@@ -66,6 +67,7 @@ class Loader:
     def __init__(self, orders: Iterable[ShardOrder], source: Source) -> None:
         self._orders, self._source = orders, source
         self._queue: Queue[Any] = Queue(how_far_ahead(source.batch_size))
+        self._error: BaseException | None = None
         self._unwanted = threading.Event()
         self._thread = threading.Thread(target=self._run, name="loader", daemon=True)
 
@@ -77,8 +79,10 @@ class Loader:
         self._unwanted.set()
 
     def end_with(self, error: BaseException) -> None:
-        """Raises `error` where the next shard or picture is waited for: none may ever come."""
-        self._put(error)
+        """Raises `error` where the next shard or picture is asked for: none may ever come."""
+        self._error = error
+        with suppress(Full):  # then nobody waits
+            self._queue.put_nowait(error)
 
     def shards(self, clock: Clock) -> Iterator[Shard]:
         """Each order's shard; its pictures are to be taken before the next.
@@ -100,7 +104,7 @@ class Loader:
             yield loading[0], picture
 
     def _next(self) -> Any:
-        queued = self._queue.get()
+        queued = self._error or self._queue.get()
         if isinstance(queued, BaseException):
             raise queued
         return queued

@@ -13,13 +13,11 @@ from typing import TYPE_CHECKING, TypeAlias
 from handlers.images import decode_picture
 from jobs.errors import DeniedObjectError, MissingObjectError, one_line
 from jobs.names import printable
-from jobs.store import CONNECTIONS, Entry, Store
+from jobs.store import Entry, S3Settings, Store
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Fetches (with decoding) and uploads at once: as many as the store has connections.
-THREADS = CONNECTIONS
 # Entered around what may end the process: told the stage, it says which picture is in hand.
 Watch: TypeAlias = Callable[[str], AbstractContextManager[None]]
 
@@ -33,7 +31,7 @@ def unwatched(stage: str) -> AbstractContextManager[None]:
 class Pools:
     """The threads of a job.
 
-    transfer: fetch and upload, THREADS at once.
+    transfer: fetch and upload, as many at once as the store has connections.
     drawing: measure and draw; that keeps a core busy, so no more at once than there are cores.
     commit: shards, one after the other.
     """
@@ -45,7 +43,7 @@ class Pools:
     @classmethod
     def start(cls) -> Pools:
         return cls(
-            ThreadPoolExecutor(THREADS, "transfer"),
+            ThreadPoolExecutor(threads(), "transfer"),
             ThreadPoolExecutor(cores(), "drawing"),
             ThreadPoolExecutor(1, "commit"),
         )
@@ -54,6 +52,11 @@ class Pools:
         """Drops what has not begun, and waits for nothing."""
         for pool in (self.transfer, self.drawing, self.commit):
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def threads() -> int:
+    """How many fetches (with decoding) and uploads run at once; WHYBOX_S3_CONNECTIONS sets it."""
+    return S3Settings.from_environment().connections
 
 
 def cores() -> int:
@@ -101,7 +104,7 @@ def load_ahead(
 
 def how_far_ahead(batch_size: int) -> int:
     """How many pictures are fetched before they are asked for."""
-    return max(THREADS, 2 * batch_size)
+    return max(threads(), 2 * batch_size)
 
 
 def load(source: Store, key: str, watch: Watch = unwatched) -> Picture | Failure:

@@ -21,7 +21,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
 from jobs.commit import read_stats
-from jobs.errors import JobError, UsageError, WorkerEndedError
+from jobs.errors import ElsewhereError, UsageError, WorkerEndedError, WorkersLostError
 from jobs.messages import (
     SHEET,
     Advanced,
@@ -52,24 +52,6 @@ KEPT = ("AWS_CONTAINER_", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_CA_BUNDLE")
 KEPT_END = "_FILE"
 MOST_TOLD = 200  # characters of Ray's own reasons, which end in advice
 NOT_INSTALLED = ("No module named", "ImportError")
-
-
-class WorkersLostError(JobError):
-    """Actors died again and again, or there is no node for one: worth another try."""
-
-    exit_code = 75
-
-
-class ElsewhereError(JobError):
-    """An error that a worker on another machine has told."""
-
-    def __init__(self, ending: Ending) -> None:
-        super().__init__(ending.said)
-        self.ending = ending
-
-    @property
-    def exit_code(self) -> int:  # type: ignore[override]  # the worker's, not the class's
-        return self.ending.exit_code
 
 
 @dataclass(eq=False)
@@ -143,6 +125,11 @@ class RayWorkers:
                 if not self._options.dry_run:
                     self._actors += [self._new() for _ in range(1, self._count)]
                 return event
+
+    @property
+    def workers(self) -> int:
+        """How many there are, once it is `ready`."""
+        return self._count
 
     def try_out(self, job: Job) -> Sampled:
         """How fast the job's trial was; errors as for `ready`."""
@@ -223,7 +210,7 @@ class RayWorkers:
                 if "\n" in told.said:
                     print(told.said, file=sys.stderr, flush=True)  # a bug's traceback
                     raise WorkerEndedError(told.exit_code)
-                raise ElsewhereError(told)
+                raise ElsewhereError(told.said, told.exit_code)
             if isinstance(told, Ending | self._cluster.ray.exceptions.RayError):
                 self._replace(actor, told)
                 return actor, None

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
+from functools import partial
 from itertools import chain
 from typing import Any, Protocol
 
 from jobs import record
-from jobs.commit import all_stats
+from jobs.commit import SHARDS, STATS, all_stats
 from jobs.dry_run import dry_run
-from jobs.errors import UsageError
+from jobs.errors import ConflictError, MissingObjectError, UsageError
 from jobs.lease import LISTING, Lease, part_name
 from jobs.listing import Listing, list_input
 from jobs.messages import Advanced, Committed, Event, Job, Ready, Sampled, ShardOrder
+from jobs.names import RECORD
 from jobs.options import JobOptions, WorkOrder
 from jobs.plan import Plan, changes, write_plan
 from jobs.progress import Progress
@@ -26,6 +28,11 @@ MOST_PICTURES_DRAWN_UNASKED = 100
 
 class Engine(Protocol):
     """Has shards done, somewhere."""
+
+    @property
+    def workers(self) -> int:
+        """How many do them, once it is `ready`."""
+        ...
 
     def ready(self) -> Ready:
         """Once the archive is loaded and the request is found to make sense, in a worker."""
@@ -93,9 +100,10 @@ def _begin(
         overlays = _overlays(options, listing)
     else:
         assert before is not None  # another part has listed
-        facts = InputFacts(
-            *(before["input"]["root"], before["input"]["fingerprint"]), before["counts"]["pictures"]
-        )
+        found = before["input"]
+        named = [found["uris"], found["manifest"]] == [list(options.inputs), options.manifest]
+        fingerprint = found["fingerprint"] if named else ""
+        facts = InputFacts(found["root"], fingerprint, before["counts"]["pictures"])
         overlays = options.overlays
         if overlays == "auto":
             overlays = before["options"]["overlays"] if options.pictures else "none"
@@ -103,9 +111,11 @@ def _begin(
     mine = record.new_record(order, request, overlays, facts, shards)
     if before is None:
         assert listing is not None
+        _check_empty(output)
         write_plan(listing, output, options.shard_size)
     else:
-        record.check_same_job(before, mine, output.uri, lambda: _changes(before, output, listing))
+        changed = partial(_changes, before, output, listing)
+        record.check_same_job(before, mine, output.uri, changed)
         mine["times"]["started"] = before["times"]["started"]
     if before is None or before["status"] != record.DONE:
         record.write_record(output, mine)  # after the plan, which it vouches for
@@ -125,9 +135,20 @@ def _begin_part(
 
 def _changes(before: Mapping[str, Any], output: Store, listing: Listing | None) -> list[str]:
     if listing is None:
-        return []
+        found = before["input"]
+        return [f"{', '.join(found['uris'])} with manifest {found['manifest']} was listed"]
     plan = Plan(output, before["options"]["shard_size"], before["counts"]["pictures"])
     return changes(listing, plan)
+
+
+def _check_empty(output: Store) -> None:
+    """Raises ConflictError if there are shards, which would be taken for this run's own."""
+    with suppress(MissingObjectError):
+        if any(entry.key.endswith(STATS) for entry in output.entries(SHARDS)):
+            raise ConflictError(
+                f"{output.uri}/{SHARDS} holds a run's shards, but its {RECORD} is gone;"
+                " choose another output, or remove them"
+            )
 
 
 def _do(

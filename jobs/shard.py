@@ -112,7 +112,7 @@ def _explain_shard(shard: Shard, task: Task, pools: Pools, clock: Clock) -> Futu
     finishing: deque[Future[Finishing]] = deque()
 
     def begin(window: Sequence[Loaded]) -> None:
-        for place, result in _explain(window, shard.number, task):
+        for place, result in explain_window(window, shard.number, task):
             finishing.append(
                 pools.drawing.submit(_finish, shard.number, place, result, task, pools)
             )
@@ -164,7 +164,7 @@ def windows(pictures: Iterable[Loaded], most: int) -> Iterator[list[Loaded]]:
         yield window
 
 
-def _explain(window: Sequence[Loaded], number: int, task: Task) -> list[tuple[int, Result]]:
+def explain_window(window: Sequence[Loaded], number: int, task: Task) -> list[tuple[int, Result]]:
     """The window's outcomes in its order; if a picture breaks its batch, all are done singly."""
     pictures = [(place, each) for place, each in window if isinstance(each, Picture)]
     try:

@@ -11,7 +11,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -36,7 +38,7 @@ from jobs.options import JobOptions, WorkOrder
 
 PROJECT = Path(__file__).resolve().parent.parent
 AHEAD = 3  # shards that a worker is given: one is committed, one explained, one fetched
-DEATHS = 3  # in a row, with no picture to blame and no shard done
+DEATHS = 3  # in a row, with no picture to blame or to suspect, and no shard done
 SECONDS_TO_END = 5.0  # of a process that was told to; then it is killed
 
 
@@ -91,8 +93,9 @@ class LocalWorkers:
     def __exit__(self, *_: object) -> None:
         for worker in self._workers:
             worker.process.terminate()
+        deadline = time.monotonic() + SECONDS_TO_END
         for worker in self._workers:
-            end(worker.process)
+            end(worker.process, deadline - time.monotonic())
 
     def ready(self) -> Ready:
         """What the first worker says once it has loaded the archive and seen the request.
@@ -105,11 +108,16 @@ class LocalWorkers:
         self._share(event.gpus)
         return event
 
+    @property
+    def workers(self) -> int:
+        """How many there are, once it is `ready`."""
+        return len(self._workers)
+
     def try_out(self, job: Job) -> Sampled:
         """How fast the job's trial was; errors as for `ready`."""
         self._workers[0].send(job.to_line())
-        event = self._one_event()
-        assert isinstance(event, Sampled)
+        while not isinstance(event := self._one_event(), Sampled):
+            pass  # other workers say that they are ready
         return event
 
     def events(self, job: Job, orders: Iterator[ShardOrder]) -> Iterator[Event]:
@@ -168,7 +176,8 @@ class LocalWorkers:
         in_hand = set(worker.pictures)
         alone = {(order.number, p) for order in worker.hand.values() for p in order.alone}
         blamed = in_hand & alone if len(in_hand) == 1 else set()
-        self._deaths = 0 if blamed else self._deaths + 1
+        # A picture can be blamed, or come under suspicion, but once: so this ends.
+        self._deaths = 0 if blamed or in_hand - alone else self._deaths + 1
         if self._deaths >= DEATHS:
             raise error
         orders = []
@@ -238,12 +247,13 @@ def environment(folder: Path, workers: int) -> dict[str, str]:
     return {**os.environ, **own}
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
+def end(process: subprocess.Popen[bytes], seconds: float = SECONDS_TO_END) -> None:
     """Waits for a process that was told to end, and kills it if it does not."""
     try:
-        process.wait(SECONDS_TO_END)
+        process.wait(max(0.0, seconds))
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
     if process.stdin is not None:
-        process.stdin.close()
+        with suppress(BrokenPipeError):  # it died before it had read all
+            process.stdin.close()

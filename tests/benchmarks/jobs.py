@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -16,8 +17,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import psutil
 import torch
 from botocore.exceptions import ClientError
 from PIL import Image
@@ -57,7 +59,8 @@ class Run:
     seconds: from then to the end of the process; began, ended: the same, of time.monotonic().
     explaining: seconds that its shards took, without the last one's commit and the contact sheet.
     boxes: how many were found. waits: what the detector waited for, in shares of its time.
-    store: CPU seconds of the store and the slow line.
+    computing: CPU seconds of its processes from `began` to `ended`. store: of store and slow
+    line, from the start.
     """
 
     loading: float
@@ -66,11 +69,19 @@ class Run:
     explaining: float
     boxes: int
     waits: Mapping[str, float]
+    computing: float
     store: float
 
     @property
     def seconds(self) -> float:
         return self.ended - self.began
+
+
+class Memory(NamedTuple):
+    """One run of the batches from memory: seconds, and CPU seconds."""
+
+    seconds: float
+    computing: float
 
 
 def _scenes(number: int) -> list[bytes]:
@@ -91,7 +102,7 @@ def _command(archive: Path, bucket: SlowBucket, settings: Settings) -> Callable[
         output = f"out-{next(numbers)}"
         places = ["--input", f"{bucket.uri}/in", "--output", f"{bucket.uri}/{output}"]
         command = [sys.executable, "-m", "jobs", "explain", "--archive", str(archive), *places]
-        store, started = bucket.cpu_seconds(), time.monotonic()
+        store, started, before = bucket.cpu_seconds(), time.monotonic(), _computed_by_ended()
         with subprocess.Popen(
             [*command, "--device", settings.device],
             env={**os.environ, **bucket.environment},
@@ -102,7 +113,7 @@ def _command(archive: Path, bucket: SlowBucket, settings: Settings) -> Callable[
             try:
                 while process.poll() is None and not _is_there(bucket, f"{output}/{RECORD}"):
                     time.sleep(SECONDS_BETWEEN_LOOKS)
-                began = time.monotonic()
+                began, loading = time.monotonic(), _computed(process.pid)
                 _, said = process.communicate()
             finally:
                 process.terminate()  # where this one was told to end
@@ -118,10 +129,24 @@ def _command(archive: Path, bucket: SlowBucket, settings: Settings) -> Callable[
             explaining=record["times"]["seconds"],
             boxes=record["counts"]["detections"],
             waits=_waits(said),
+            computing=_computed_by_ended() - before - loading,
             store=bucket.cpu_seconds() - store,
         )
 
     return run
+
+
+def _computed(pid: int) -> float:
+    """CPU seconds of a process and its children so far."""
+    process = psutil.Process(pid)
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return float(sum(each.user + each.system for each in times))
+
+
+def _computed_by_ended() -> float:
+    """CPU seconds of all processes that this one has started and seen end, and of theirs."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _is_there(bucket: SlowBucket, key: str) -> bool:
@@ -141,16 +166,16 @@ def _waits(said: str) -> dict[str, float]:
     return {what: each / len(lines) for what, each in sums.items()} if lines else {}
 
 
-def _from_memory(explainer: Explainer, pictures: Sequence[Tensor]) -> tuple[float, int]:
-    """Seconds, and how many boxes, with the job's windows and batches."""
+def _from_memory(explainer: Explainer, pictures: Sequence[Tensor]) -> tuple[Memory, int]:
+    """With the job's windows and batches; and how many boxes there were."""
     batch = JobOptions.batch_size
     window = BATCHES_AT_ONCE * batch
     boxes = 0
-    started = time.monotonic()
+    started, computed = time.monotonic(), time.process_time()
     for start in range(0, len(pictures), window):
         explained = explainer.explain(pictures[start : start + window], batch_size=batch)
         boxes += sum(len(each) for each in explained)
-    return time.monotonic() - started, boxes
+    return Memory(time.monotonic() - started, time.process_time() - computed), boxes
 
 
 def _throughput(settings: Settings, folder: Path) -> Iterator[Row]:
@@ -171,7 +196,7 @@ def _throughput(settings: Settings, folder: Path) -> Iterator[Row]:
     decoded = [decode_picture(data) for data in files]
     pictures = [decoded[place % len(files)] for place in range(number)]
     runs: list[Run] = []
-    memory: list[float] = []
+    memory: list[Memory] = []
     with ExitStack() as stack:
         bucket = stack.enter_context(slow_bucket(LATENCY))
         for place in range(number):
@@ -181,8 +206,8 @@ def _throughput(settings: Settings, folder: Path) -> Iterator[Row]:
         command = _command(archive, bucket, settings)
 
         def from_memory() -> int:
-            seconds, boxes = _from_memory(explainer, pictures)
-            memory.append(seconds)
+            one, boxes = _from_memory(explainer, pictures)
+            memory.append(one)
             return boxes
 
         def from_bucket() -> int:
@@ -206,16 +231,16 @@ def _told(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
 
 
 def _rows(
-    runs: Sequence[Run], memory: Sequence[float], number: int, size: float, same: bool
+    runs: Sequence[Run], memory: Sequence[Memory], number: int, size: float, same: bool
 ) -> Iterator[Row]:
     case = f"{DETECTOR}: {number:,} pictures of {size / 1000:.0f} KB, {LATENCY * 1000:.0f} ms more"
     pairs = list(zip(runs, memory, strict=True))
     yield Row(
         case,
         "of the pictures a second of the same batches from memory",
-        *_told([seconds / run.seconds for run, seconds in pairs]),
+        *_told([one.seconds / run.seconds for run, one in pairs]),
         ours=middle([run.seconds for run in runs]),
-        other=middle(memory),
+        other=middle([one.seconds for one in memory]),
         goal=THROUGHPUT,
         same="as many boxes" if same else "maps DIFFER: other numbers of boxes",
         note="A run is timed from its run.json, when the archive is loaded and the input listed, to"
@@ -223,21 +248,35 @@ def _rows(
         figures={
             "pictures a second": number / middle([run.seconds for run in runs]),
             "seconds before": middle([run.loading for run in runs]),
-            "CPU seconds of the store and the line": middle([run.store for run in runs]),
-            **{
-                f"share of its time that the detector waits for {what}": middle(
-                    [run.waits.get(what, 0.0) for run in runs]
-                )
-                for what in ("pictures", "writing")
-            },
         },
     )
     yield Row(
         case,
         "the same, of its shards' own time: without the last commit and the contact sheet",
-        *_told([seconds / run.explaining for run, seconds in pairs]),
+        *_told([one.seconds / run.explaining for run, one in pairs]),
         ours=middle([run.explaining for run in runs]),
-        other=middle(memory),
+        other=middle([one.seconds for one in memory]),
+    )
+    yield Row(
+        case,
+        "of the job's CPU seconds those of the batches from memory",
+        *_told([one.computing / run.computing for run, one in pairs]),
+        note="CPU seconds depend less on what else a machine does than times; the store's own are"
+        " not in the job's.",
+        figures={
+            "CPU seconds of the job": middle([run.computing for run in runs]),
+            "CPU seconds of the batches from memory": middle([one.computing for one in memory]),
+            "CPU seconds of the store and the line": middle([run.store for run in runs]),
+        },
+    )
+    yield Row(
+        case,
+        "share of its time that the detector waits, as the lines of progress tell",
+        *_told([sum(run.waits.values()) for run in runs]),
+        figures={
+            f"for {what}": middle([run.waits.get(what, 0.0) for run in runs])
+            for what in ("pictures", "writing")
+        },
     )
 
 

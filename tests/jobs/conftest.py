@@ -127,6 +127,7 @@ class ThisProcess:
     explainer: Explainer
     asked: ExplainRequest
     batch_size: int
+    workers: int = 1
     told: list[Event] = field(default_factory=list)
 
     def ready(self) -> Ready:
@@ -169,7 +170,7 @@ class Job:
         request = ExplainRequest(**fields)
         job = JobOptions("demo.mar", (self.source,), self.output, **chosen)
         order = WorkOrder(job, ArchiveFacts("demo", "1.0", self.digest), Path("unused"))
-        return run(order, ThisProcess(self.explainer, request, job.batch_size))
+        return run(order, ThisProcess(self.explainer, request, job.batch_size, job.workers or 1))
 
 
 @pytest.fixture

@@ -60,6 +60,8 @@ def test_it_counts_and_guesses(
 class Asked:
     """An engine that notes its trial; none of its pictures can be read."""
 
+    workers = 1
+
     def try_out(self, job: JobMessage) -> Sampled:
         self.job = job
         return Sampled(0, 0.0)

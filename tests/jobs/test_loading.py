@@ -15,13 +15,14 @@ from jobs.errors import Interrupted, StoreDownError
 from jobs.listing import Listing
 from jobs.loading import Loader, Source
 from jobs.messages import Blame, ShardOrder
-from jobs.pictures import THREADS, Failure, unwatched
+from jobs.pictures import Failure, how_far_ahead, unwatched
 from jobs.plan import Plan, write_plan
 from jobs.store import FolderStore
 from tests.jobs.conftest import picture_bytes
 
 MakeSource = Callable[..., Source]
-AHEAD = THREADS + 1  # submitted: those in the queue, and the next, which waits for room
+BATCH = 2
+AHEAD = how_far_ahead(BATCH) + 1  # those in the queue, and the next, which waits for room
 
 
 class Pictures(FolderStore):
@@ -50,7 +51,7 @@ def make_source(tmp_path: Path) -> Iterator[MakeSource]:
         with Listing.of(pictures, True, pictures.entries()) as listing:
             write_plan(listing, output, shard_size)
         plan = Plan(output, shard_size, len(names))
-        return Source(plan, pictures, pool, 2, lambda shard, place: unwatched)
+        return Source(plan, pictures, pool, BATCH, lambda shard, place: unwatched)
 
     yield make
     pool.shutdown(cancel_futures=True)

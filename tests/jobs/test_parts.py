@@ -17,7 +17,7 @@ from jobs.lease import Lease, holders
 from jobs.listing import Listing, list_input
 from jobs.store import open_store
 from tests.jobs.archive_stub import write_archive
-from tests.jobs.conftest import CURSED_WIDTH, Job, picture_bytes, put
+from tests.jobs.conftest import CURSED_WIDTH, Job, picture_bytes, put, remove
 from tests.jobs.test_survival import command, pictures, start
 
 MakeJob = Callable[..., Job]
@@ -207,3 +207,18 @@ def test_a_part_that_comes_to_a_finished_run_does_nothing(
     assert job.run(shard=(0, 2)) == 0
     assert open_store(job.output).read("run.json") == before
     assert job.explainer.explained == len(PICTURES)
+
+
+def test_shards_without_a_record_are_not_taken_for_this_runs_own(
+    tmp_path: Path, make_job: MakeJob
+) -> None:
+    """Their record may have been removed as the message about a broken one advises."""
+    put(str(tmp_path / "in"), PICTURES)
+    job = make_job(str(tmp_path / "in"))
+    job.run()
+    remove(job.output, "run.json")
+    before = tables(job.output)
+    for options in ({}, {"shard": (0, 2)}):
+        with pytest.raises(ConflictError, match=r"run\.json"):
+            job.run(request={"method": "gradcam"}, **options)
+    assert tables(job.output) == before

@@ -220,7 +220,7 @@ def test_pictures_come_in_order_and_only_a_few_ahead(tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         loaded = load_ahead(store, entries, pool, batch_size=2)
         first, second = next(loaded), next(loaded)
-        assert store.count <= pictures.THREADS + 2
+        assert store.count <= pictures.threads() + 2
         rest = [each.key for each in loaded]
     assert isinstance(first, Picture)
     assert isinstance(second, Failure)
