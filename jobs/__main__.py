@@ -119,6 +119,10 @@ def _explain_options(parser: argparse.ArgumentParser, values: dict[str, Any]) ->
         return PreviewOptions(given["archive"], request.get("target"), **machine)
     if request.get("fuse") and request.get("save_raw"):
         parser.error("--save-raw keeps layers' own activations: give it without --fuse")
+    if request.get("sum_boxes") and given.get("coco"):
+        parser.error("--coco lists boxes one by one: give it without --sum-boxes")
+    if given.get("dry_run") and given.get("shard"):
+        parser.error("--dry-run looks at the whole job: give it without --shard")
     return JobOptions(**given, request=request)
 
 

@@ -26,6 +26,7 @@ from jobs.record import now
 from jobs.store import Store
 
 FOLDER = "leases/"
+END = ".json"
 ALL = "all"
 LISTING = "listing"
 BEAT_SECONDS = 15.0
@@ -75,11 +76,14 @@ def part_name(shard: Sequence[int] | None) -> str:
     return ALL if shard is None else f"{shard[0]}-of-{shard[1]}"
 
 
-def holders(output: Store) -> list[Holder]:
-    """Everyone who holds a lease, dead or alive, by part."""
+def holders(output: Store, part: str | None = None) -> list[Holder]:
+    """Everyone who holds a lease (of a part that has work in common with `part`, if one is given),
+    dead or alive, by part."""
     with contextlib.suppress(MissingObjectError):
-        keys = sorted(each.key for each in output.entries(FOLDER) if each.key.endswith(".json"))
-        found = [_read(output, key) for key in keys]
+        keys = sorted(each.key for each in output.entries(FOLDER) if each.key.endswith(END))
+        names = [key[len(FOLDER) : -len(END)] for key in keys]
+        asked = [name for name in names if part is None or overlap(name, part)]
+        found = [_read(output, f"{FOLDER}{name}{END}") for name in asked]
         return [each for each in found if each is not None]
     return []
 
@@ -95,7 +99,7 @@ class Lease:
     ) -> None:
         self.output = output
         self.holder = Holder.this_process(part)
-        self.key = f"{FOLDER}{part}.json"
+        self.key = f"{FOLDER}{part}{END}"
         self.beat_seconds = beat_seconds
         self._wait = wait
         self._over = threading.Event()
@@ -134,19 +138,19 @@ class Lease:
             time.sleep(random.uniform(0, LONGEST_STEP_BACK))  # so that two do not dance for ever
             return False
         self._write_beat()
+        if self._others():  # the claim was taken for abandoned meanwhile
+            self.output.delete(self.key)
+            return False
         return True
 
     def _others(self) -> list[Holder]:
-        return [
-            each
-            for each in holders(self.output)
-            if overlap(each.part, self.holder.part) and each.token != self.holder.token
-        ]
+        found = holders(self.output, self.holder.part)
+        return [each for each in found if each.token != self.holder.token]
 
     def _pass(self, other: Holder) -> None:
         """Waits for a claim to be decided, and removes a lease whose holder is gone. Raises
         ConflictError if it is at work."""
-        key = f"{FOLDER}{other.part}.json"
+        key = f"{FOLDER}{other.part}{END}"
         watched, step = 0.0, min(self.beat_seconds, 1.0)
         patient = self._wait and other.part == LISTING
         while not other.is_dead():

@@ -63,6 +63,7 @@ class Progress:
 
     def add(self, pictures: int, failures: int) -> None:
         """So many more pictures are done, of which so many failed."""
+        pictures = min(pictures, self.total - self.done)  # some are told twice, if a worker dies
         self.done += pictures
         self.failures += failures
         self._show(pictures)

@@ -111,6 +111,10 @@ class RayWorkers:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Ends actors and workers, and what was started of Ray, if that has not been done."""
         self._entered.close()
 
     def ready(self) -> Ready:

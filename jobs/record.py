@@ -52,6 +52,7 @@ def new_record(
             "engine": options.engine,
             "device": options.device,
             "batch_size": options.batch_size,
+            "pictures": options.pictures,
         },
         "input": {
             "uris": list(options.inputs),

@@ -25,7 +25,7 @@ def report_command(place: str, coco: bool = False) -> int:
     Raises UsageError if there is no run, or if shards are missing.
     """
     output = open_store(place)
-    with Lease(output, ALL):
+    with Lease(output, ALL) as lease:
         found = record.read_record(output)
         if found is None:
             raise UsageError(f"there is no run in {place}: no {RECORD}")
@@ -43,11 +43,12 @@ def report_command(place: str, coco: bool = False) -> int:
                 " parts"
             )
         sheet = False
-        if tally.counts()["detections"]:
+        if found["execution"]["pictures"] and tally.counts()["detections"]:
             from jobs.contact_sheet import write_contact_sheet  # it needs torch
 
             source = open_store(found["input"]["root"])
             sheet = write_contact_sheet(source, output, _plan(found, output))
+        lease.check()
         return finish(found, output, tally, sheet, coco)
 
 
@@ -60,7 +61,8 @@ def finish(mine: dict[str, Any], output: Store, tally: Tally, sheet: bool, coco:
     code. sheet: whether there is a contact sheet."""
     if coco:
         write_coco(output, _plan(mine, output))
-    mine["outputs"] = {"contact_sheet": sheet, "coco": coco}
+    has_coco = coco or mine.get("outputs", {}).get("coco", False)  # an earlier report's
+    mine["outputs"] = {"contact_sheet": sheet, "coco": has_coco}
     mine = record.finished(mine, tally)
     record.write_record(output, mine)
     return summarise(mine, output)

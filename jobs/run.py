@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from jobs import record
 from jobs.commit import SHARDS, STATS, all_stats
 from jobs.dry_run import dry_run
-from jobs.errors import ConflictError, MissingObjectError, UsageError
+from jobs.errors import ConflictError, MissingObjectError
 from jobs.lease import LISTING, Lease, part_name
 from jobs.listing import Listing, list_input
 from jobs.messages import Advanced, Committed, Event, Job, Ready, Sampled, ShardOrder
@@ -50,6 +50,10 @@ class Engine(Protocol):
         """Has the job's trial explained and timed."""
         ...
 
+    def end(self) -> None:
+        """Ends the workers, if they have not ended."""
+        ...
+
 
 def run(order: WorkOrder, engine: Engine) -> int:
     """Does what is missing of a job; returns 0, or 3 if pictures failed.
@@ -71,11 +75,9 @@ def run(order: WorkOrder, engine: Engine) -> int:
                 before, mine = _begin(order, request, output, listing)
         else:
             request = engine.ready().request
-            if options.dry_run:
-                raise UsageError("--dry-run looks at the whole job: leave out --shard")
-            with Lease(output, LISTING, wait=True):  # one part lists, for all the others
-                before, mine = _begin_part(order, request, output)
+            before, mine = _begin_part(order, request, output)
             held.enter_context(lease)
+        held.callback(engine.end)  # whoever still commits does so under the lease
         job = Job(
             source=mine["input"]["root"],
             output=options.output,
@@ -117,7 +119,7 @@ def _begin(
         changed = partial(_changes, before, output, listing)
         record.check_same_job(before, mine, output.uri, changed)
         mine["times"]["started"] = before["times"]["started"]
-    if before is None or before["status"] != record.DONE:
+    if listing is not None and (before is None or before["status"] != record.DONE):
         record.write_record(output, mine)  # after the plan, which it vouches for
     return before, mine
 
@@ -125,12 +127,15 @@ def _begin(
 def _begin_part(
     order: WorkOrder, request: Mapping[str, Any], output: Store
 ) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """As `_begin`; the first part to come lists, for all the others."""
     options = order.options
     assert isinstance(options, JobOptions)
-    if record.read_record(output) is not None:
-        return _begin(order, request, output, None)
-    with list_input(options.inputs, options.output, options.manifest) as listing:
-        return _begin(order, request, output, listing)
+    if record.read_record(output) is None:
+        with Lease(output, LISTING, wait=True):
+            if record.read_record(output) is None:
+                with list_input(options.inputs, options.output, options.manifest) as listing:
+                    return _begin(order, request, output, listing)
+    return _begin(order, request, output, None)
 
 
 def _changes(before: Mapping[str, Any], output: Store, listing: Listing | None) -> list[str]:
@@ -182,6 +187,7 @@ def _do(
         print("This run is done already; nothing was changed.")
         return summarise(before, output)
     sheet = options.pictures and bool(tally.counts()["detections"]) and engine.draw_sheet(job)
+    lease.check()
     return finish(mine, output, tally, sheet, options.coco)
 
 

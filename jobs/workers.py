@@ -39,6 +39,7 @@ from jobs.options import JobOptions, WorkOrder
 PROJECT = Path(__file__).resolve().parent.parent
 AHEAD = 3  # shards that a worker is given: one is committed, one explained, one fetched
 DEATHS = 3  # in a row, with no picture to blame or to suspect, and no shard done
+BLAMED = 20  # pictures in a row, with none explained: then it is not the pictures
 SECONDS_TO_END = 5.0  # of a process that was told to; then it is killed
 
 
@@ -84,13 +85,17 @@ class LocalWorkers:
         self._options = order.options
         self._told: SimpleQueue[Told] = SimpleQueue()
         self._workers: list[Worker] = []
-        self._deaths = 0
+        self._deaths = self._blamed = 0
 
     def __enter__(self) -> LocalWorkers:
         self._workers.append(self._start(0, self._options.device))
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Ends the worker processes, if they have not ended."""
         for worker in self._workers:
             worker.process.terminate()
         deadline = time.monotonic() + SECONDS_TO_END
@@ -135,7 +140,8 @@ class LocalWorkers:
             elif isinstance(event, Begun):
                 worker.pictures[event.shard, event.place] = event.stage
             elif isinstance(event, Ended):
-                worker.pictures.pop((event.shard, event.place), None)
+                if worker.pictures.pop((event.shard, event.place), "") == "explain":
+                    self._blamed = 0
             else:
                 if isinstance(event, Committed):
                     self._deaths = 0
@@ -178,7 +184,8 @@ class LocalWorkers:
         blamed = in_hand & alone if len(in_hand) == 1 else set()
         # A picture can be blamed, or come under suspicion, but once: so this ends.
         self._deaths = 0 if blamed or in_hand - alone else self._deaths + 1
-        if self._deaths >= DEATHS:
+        self._blamed += len(blamed)
+        if self._deaths >= DEATHS or self._blamed >= BLAMED:
             raise error
         orders = []
         for order in worker.hand.values():
@@ -200,7 +207,7 @@ class LocalWorkers:
         reading, writing = os.pipe()
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "jobs.worker", str(order_file), str(writing)],
-            env=environment(order.folder, self._options.workers or 1),
+            env=environment(order.folder, self._options.workers or number + 1),
             stdin=subprocess.PIPE,  # kept open: its end tells the worker that this process is gone
             pass_fds=[writing],
         )

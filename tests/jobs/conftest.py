@@ -148,6 +148,9 @@ class ThisProcess:
     def try_out(self, job: JobMessage) -> Sampled:
         return Sampled(len(job.trial), 2.0)
 
+    def end(self) -> None:
+        pass
+
     def draw_sheet(self, job: JobMessage) -> bool:
         output = open_store(job.output)
         plan = Plan(output, job.shard_size, job.pictures)

@@ -10,7 +10,7 @@ import pytest
 
 from jobs.__main__ import main
 from jobs.dry_run import dry_run
-from jobs.errors import ConflictError, UsageError
+from jobs.errors import ConflictError
 from jobs.listing import list_input
 from jobs.messages import Job as JobMessage
 from jobs.messages import Sampled
@@ -100,14 +100,6 @@ def test_a_run_that_is_there_stays_as_it_is(tmp_path: Path, make_job: MakeJob) -
     before = everything(job.output)
     assert job.run(dry_run=True, request={"method": "gradcam"}) == 0
     assert everything(job.output) == before
-
-
-def test_it_looks_at_the_whole_job(tmp_path: Path, make_job: MakeJob) -> None:
-    put(str(tmp_path / "in"), PICTURES)
-    job = make_job(str(tmp_path / "in"))
-    with pytest.raises(UsageError, match="looks at the whole job: leave out --shard"):
-        job.run(dry_run=True, shard=(0, 2))
-    assert not (tmp_path / "out").exists()
 
 
 def test_what_stands_in_the_way_of_a_run_does_not_of_a_dry_one(

@@ -43,7 +43,7 @@ def test_every_option_reaches_the_worker_unchanged() -> None:
         --normalize-in-box --smooth 0.2 --center-prior 0.3 --ablation tutorial --channels 0.1
         --masks 500 --seed 0
         --device cuda:1 --precision bf16 --shard-size 9 --overlays all --engine ray
-        --manifest s3://b/keys.csv --coco --no-pictures --workers 3 --shard 2/8 --dry-run"""
+        --manifest s3://b/keys.csv --no-pictures --workers 3 --shard 2/8"""
     options = parse(text.split())
     assert options == JobOptions(
         archive="s3://b/a.mar",
@@ -75,13 +75,33 @@ def test_every_option_reaches_the_worker_unchanged() -> None:
         overlays="all",
         engine="ray",
         manifest="s3://b/keys.csv",
-        coco=True,
         pictures=False,
         workers=3,
         shard=(2, 8),
-        dry_run=True,
     )
     assert_reaches_the_worker(options)
+
+
+def test_the_rest_of_the_options() -> None:
+    options = parse(["explain", *NEEDED, "--coco", "--dry-run"])
+    assert (options.coco, options.dry_run) == (True, True)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("both", "said"),
+    [
+        (["--coco", "--sum-boxes"], "--coco lists boxes one by one: give it without --sum-boxes"),
+        (["--dry-run", "--shard", "0/2"], "--dry-run looks at the whole job: give it without"),
+        (["--fuse", "--save-raw"], "--save-raw keeps layers' own activations: give it without"),
+    ],
+)
+def test_options_that_exclude_each_other(
+    both: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse(["explain", *NEEDED, *both])
+    assert caught.value.code == 2
+    assert said in capsys.readouterr().err
 
 
 def test_a_preview_needs_only_an_archive() -> None:

@@ -118,7 +118,7 @@ def test_the_record_says_what_was_done(source: str, make_job: MakeJob) -> None:
             "shard_size": 3,
             "overlays": "each",
         },
-        "execution": {"engine": "local", "device": "cpu", "batch_size": 2},
+        "execution": {"engine": "local", "device": "cpu", "batch_size": 2, "pictures": True},
         "input": {"uris": [source], "manifest": None, "root": source},
         "counts": {
             "pictures": 8,
