@@ -15,7 +15,7 @@ from jobs.listing import PLAN, Listing
 from jobs.names import encoded, printable, shortened
 from jobs.store import Entry, Store
 
-PIECE_ROWS = 65_536
+PIECE_ROWS = 8_192
 NAMED = 3
 COLUMNS = pa.schema(
     [

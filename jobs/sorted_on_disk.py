@@ -16,7 +16,7 @@ from jobs.errors import StoreDownError
 from jobs.store import Entry
 
 # Entries that are sorted in memory at a time: some 15 MB.
-SORTED_AT_ONCE = 50_000
+SORTED_AT_ONCE = 8_192
 # Sorted runs that are merged at a time: of each one block is in memory, 10 MB of all.
 MERGED_AT_ONCE = 200
 BLOCK = 128

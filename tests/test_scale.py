@@ -44,12 +44,12 @@ def test_a_small_night_by_hand() -> None:
         shard_size=1_000,
     )
     night = Night(inputs, Prices(get=1e-3, put=1e-2, storage=0.1, gpu=3.6))
-    assert (night.shards, night.gpus, night.pieces, night.beats) == (1_000, 3, 16, 667)
+    assert (night.shards, night.gpus, night.pieces, night.beats) == (1_000, 3, 123, 667)
     assert night.bytes_in == 50e9
     assert night.bytes_out == 1_000_000 * 1_000 + 1_000 * 1_000
     assert night.gpu_cost == pytest.approx(10_000 * 3.6 / 3600)
     assert night.storage_cost == pytest.approx(1.001 * 0.1)
-    gets, puts = 1_000_000 + 3_000 + 16 + 3 + 667, 4_000 + 16 + 667 + 1_000
+    gets, puts = 1_000_000 + 3_000 + 123 + 3 + 667, 4_000 + 123 + 667 + 1_000
     assert night.requests_cost(["GET"]) == pytest.approx(gets * 1e-6)
     assert night.requests_cost() == pytest.approx(gets * 1e-6 + puts * 1e-5)
 

@@ -61,7 +61,7 @@ class Inputs:
     )
     shard_size: float = given(SMALL_SHARD, "pictures of a shard", "`--shard-size`, its default")
     beat_seconds: float = given(15, "seconds between a part's signs of life", "`jobs/lease.py`")
-    piece_rows: float = given(65_536, "keys of a piece of the listing", "`jobs/plan.py`")
+    piece_rows: float = given(8_192, "keys of a piece of the listing", "`jobs/plan.py`")
     request_ms: float = given(30, "ms of a small request, alone", "ASSUMED")
     list_ms: float = given(100, "ms of a LIST request of 1,000 keys", "ASSUMED")
     cores: float = given(4, "cores beside each GPU", "ASSUMED: the instance below")
@@ -131,7 +131,7 @@ class Night:
             ("pieces of the listing", "pieces + GPUs", "GET", pieces + gpus),
             ("signs of life, looked at", "GPU seconds / 15", "GET", self.beats),
             ("heatmaps, detections, failures, stats", "4 shards", "PUT", 4 * shards),
-            ("pieces of the listing", "pictures / 65,536", "PUT", pieces),
+            ("pieces of the listing", "pictures / 8,192", "PUT", pieces),
             ("signs of life", "GPU seconds / 15", "PUT", self.beats),
             ("LIST, without an inventory", "pictures / 1,000", "PUT", self.lists),
         ]
