@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from itertools import groupby
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import groupby, islice
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from handlers.images import Geometry, PictureError, decode_picture
 from handlers.render import contact_sheet, encode_jpeg, overlay_all
@@ -34,20 +37,28 @@ def write_contact_sheet(source: Store, output: Store, plan: Plan) -> bool:
     From tables, heatmaps and pictures read back, so that it is the same after a resumed run. A
     picture that has gone since is left out.
     """
-    images = []
-    for key, explanations in _explained(output, plan):
-        try:
-            picture = decode_picture(source.read(key))
-        except (MissingObjectError, DeniedObjectError, PictureError):
-            continue  # it was there when it was explained
-        images.append(overlay_all(picture, explanations, longest=CELL))
-        if len(images) == PICTURES:
-            break
+    images: list[Image.Image] = []
+    explained = _explained(output, plan)
+    with ThreadPoolExecutor(PICTURES) as pool:
+        while len(images) < PICTURES and (some := [*islice(explained, PICTURES - len(images))]):
+            pictures = pool.map(partial(_decoded, source), [key for key, _ in some])
+            images += [
+                overlay_all(picture, explanations, longest=CELL)
+                for picture, (_, explanations) in zip(pictures, some, strict=True)
+                if picture is not None
+            ]
     if not images:
         return False
     sheet = contact_sheet(images, min(COLUMNS, len(images)), CELL)
     output.write(CONTACT_SHEET, encode_jpeg(sheet))
     return True
+
+
+def _decoded(source: Store, key: str) -> torch.Tensor | None:
+    try:
+        return decode_picture(source.read(key))
+    except (MissingObjectError, DeniedObjectError, PictureError):
+        return None  # it was there when it was explained
 
 
 def _explained(output: Store, plan: Plan) -> Iterator[tuple[str, list[Explanation]]]:

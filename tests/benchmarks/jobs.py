@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +28,7 @@ from torch import Tensor
 from archives.build import BuildOptions, build
 from handlers.explainer import Explainer
 from handlers.images import decode_picture
+from handlers.schema import ExplainRequest
 from jobs.demo.scenes import HELD_OUT_SEEDS, SceneOptions, make_scene
 from jobs.names import RECORD
 from jobs.options import JobOptions
@@ -38,12 +39,31 @@ from tests.benchmarks.harness import Goal, Row, Settings, SkippedError, Work, mi
 from tests.jobs.archive_stub import write_archive
 from tests.jobs.peak_memory import Peaks, peaks_of, write_pictures
 
-DETECTOR = "fasterrcnn_regnet_small_fpn"
+
+@dataclass(frozen=True)
+class Case:
+    """A detector, its weights, and how many pictures on a CPU and on a GPU; candidates: how many of
+    each picture are explained, 0 for the boxes that are reported."""
+
+    detector: str
+    weights: str
+    pictures: Mapping[str, int]
+    candidates: int = 0
+
+
+CASES = (
+    Case(
+        "fasterrcnn_regnet_small_fpn",
+        "jobs/demo/weights.safetensors",
+        {"cpu": 512, "cuda": 8192},
+    ),
+    # What is common in production; random weights report nothing.
+    Case("fasterrcnn_resnet50_fpn", "random", {"cpu": 64, "cuda": 4096}, candidates=5),
+)
 LATENCY = 0.05  # seconds
 # With this quality scenes of this size are 65 to 125 KB, 96 KB in the mean.
 SIZE, QUALITY = (640, 480), 94
 SCENES = 128  # different ones; a job gets each several times, under different keys
-PICTURES = {"cpu": 512, "cuda": 8192}
 FEW, MANY = 1000, 100_000
 SECONDS_BETWEEN_LOOKS = 0.1
 WAITS = re.compile(r"(\d+) % for (pictures|writing)")
@@ -94,7 +114,9 @@ def _scenes(number: int) -> list[bytes]:
     return files
 
 
-def _command(archive: Path, bucket: SlowBucket, settings: Settings) -> Callable[[], Run]:
+def _command(
+    case: Case, archive: Path, bucket: SlowBucket, settings: Settings
+) -> Callable[[], Run]:
     """Runs the job, to another output each time."""
     numbers = count()
 
@@ -102,6 +124,7 @@ def _command(archive: Path, bucket: SlowBucket, settings: Settings) -> Callable[
         output = f"out-{next(numbers)}"
         places = ["--input", f"{bucket.uri}/in", "--output", f"{bucket.uri}/{output}"]
         command = [sys.executable, "-m", "jobs", "explain", "--archive", str(archive), *places]
+        command += ["--candidates", str(case.candidates)] * bool(case.candidates)
         store, started, before = bucket.cpu_seconds(), time.monotonic(), _computed_by_ended()
         with subprocess.Popen(
             [*command, "--device", settings.device],
@@ -166,33 +189,36 @@ def _waits(said: str) -> dict[str, float]:
     return {what: each / len(lines) for what, each in sums.items()} if lines else {}
 
 
-def _from_memory(explainer: Explainer, pictures: Sequence[Tensor]) -> tuple[Memory, int]:
+def _from_memory(
+    explainer: Explainer, request: ExplainRequest, pictures: Sequence[Tensor]
+) -> tuple[Memory, int]:
     """With the job's windows and batches; and how many boxes there were."""
     batch = JobOptions.batch_size
     window = BATCHES_AT_ONCE * batch
     boxes = 0
     started, computed = time.monotonic(), time.process_time()
     for start in range(0, len(pictures), window):
-        explained = explainer.explain(pictures[start : start + window], batch_size=batch)
+        explained = explainer.explain(pictures[start : start + window], request, batch)
         boxes += sum(len(each) for each in explained)
     return Memory(time.monotonic() - started, time.process_time() - computed), boxes
 
 
-def _throughput(settings: Settings, folder: Path) -> Iterator[Row]:
+def _throughput(case: Case, settings: Settings, folder: Path) -> Iterator[Row]:
     kind = settings.device.partition(":")[0]
-    number = 16 if settings.tiny else PICTURES[kind]
+    number = 16 if settings.tiny else case.pictures[kind]
     files = _scenes(min(number, SCENES))
     size = sum(map(len, files)) / len(files)
     archive = build(
         BuildOptions(
-            detector=DETECTOR,
-            weights="jobs/demo/weights.safetensors",
-            name="demo",
+            detector=case.detector,
+            weights=case.weights,
+            name=case.detector,
             version="1.0",
             export_path=folder,
         )
     )
     explainer = Explainer.from_archive(archive, settings.device)
+    request = replace(explainer.defaults, candidates=case.candidates)
     decoded = [decode_picture(data) for data in files]
     pictures = [decoded[place % len(files)] for place in range(number)]
     runs: list[Run] = []
@@ -203,10 +229,10 @@ def _throughput(settings: Settings, folder: Path) -> Iterator[Row]:
             data = files[place % len(files)]
             bucket.client.put_object(Bucket=NAME, Key=f"in/{place:06d}.jpg", Body=data)
         busy = stack.enter_context(watched(settings.device)) if kind == "cuda" else None
-        command = _command(archive, bucket, settings)
+        command = _command(case, archive, bucket, settings)
 
         def from_memory() -> int:
-            one, boxes = _from_memory(explainer, pictures)
+            one, boxes = _from_memory(explainer, request, pictures)
             memory.append(one)
             return boxes
 
@@ -221,9 +247,10 @@ def _throughput(settings: Settings, folder: Path) -> Iterator[Row]:
             sides = (from_memory, from_bucket)
             same &= len({side() for side in (sides[::-1] if each % 2 else sides)}) == 1
         shares = [] if busy is None else [busy.share(run.began, run.ended) for run in runs]
-    yield from _rows(runs, memory, number, size, same)
+    told = f"{number:,} pictures of {size / 1000:.0f} KB, {LATENCY * 1000:.0f} ms more"
+    yield from _rows(f"{case.detector}: {told}", runs, memory, number, same)
     if shares:
-        yield Row("the demo's detector", "the GPU's busy share", *_told(shares), goal=BUSY)
+        yield Row(case.detector, "the GPU's busy share", *_told(shares), goal=BUSY)
 
 
 def _told(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
@@ -231,9 +258,8 @@ def _told(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
 
 
 def _rows(
-    runs: Sequence[Run], memory: Sequence[Memory], number: int, size: float, same: bool
+    case: str, runs: Sequence[Run], memory: Sequence[Memory], number: int, same: bool
 ) -> Iterator[Row]:
-    case = f"{DETECTOR}: {number:,} pictures of {size / 1000:.0f} KB, {LATENCY * 1000:.0f} ms more"
     pairs = list(zip(runs, memory, strict=True))
     yield Row(
         case,
@@ -307,7 +333,8 @@ def _memory(settings: Settings, folder: Path) -> Iterator[Row]:
 
 def _run(settings: Settings) -> Iterator[Row]:
     with tempfile.TemporaryDirectory() as folder:
-        yield from _throughput(settings, Path(folder))
+        for case in CASES:
+            yield from _throughput(case, settings, Path(folder))
         yield from _memory(settings, Path(folder))
     if not settings.device.startswith("cuda"):
         there = "DEVICE=cuda was not asked for" if torch.cuda.is_available() else "there is none"
