@@ -8,7 +8,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import IO, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +17,9 @@ from jobs.errors import DeniedObjectError, MissingObjectError, UsageError
 from jobs.names import printable, shortened
 from jobs.sorted_on_disk import no_room, write_all
 from jobs.store import S3_SCHEME, Store, open_root, split_uri
+
+if TYPE_CHECKING:
+    from botocore.response import StreamingBody
 
 GZIP_MAGIC = b"\x1f\x8b"
 # Far above any row of keys; a file that is no text must not be read whole as its first line.
@@ -60,25 +63,16 @@ def local_copy(uri: str, what: str, root: Store | None = None) -> Iterator[str]:
 
 
 def _download(root: Store, key: str, file: IO[bytes]) -> None:
-    from botocore.exceptions import ReadTimeoutError, ResponseStreamingError
-    from urllib3.exceptions import HTTPError
+    from jobs.s3 import S3Store
 
-    from jobs.s3 import S3Store, _translated
-
-    assert isinstance(root, S3Store)
-
-    def ask() -> None:
+    def take(body: StreamingBody) -> None:
         file.seek(0)
         file.truncate()
-        body = root.client.get_object(Bucket=root.bucket, Key=key)["Body"]
-        try:
-            for chunk in body.iter_chunks(DOWNLOAD_CHUNK):
-                write_all(file, chunk)
-        except (ReadTimeoutError, HTTPError) as error:
-            raise ResponseStreamingError(error=error) from error
+        for chunk in body.iter_chunks(DOWNLOAD_CHUNK):
+            write_all(file, chunk)
 
-    with _translated(root.bucket, key):
-        root._complete(ask)
+    assert isinstance(root, S3Store)
+    root.fetch(key, take)
 
 
 @contextmanager

@@ -30,6 +30,7 @@ from jobs.names import shortened
 from jobs.store import S3_SCHEME, Entry, S3Settings
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, ObjectTypeDef
 
@@ -216,12 +217,17 @@ class S3Store:
         return Entry(key, found.get("Size", 0), found.get("ETag", "").strip('"'))
 
     def read(self, key: str) -> bytes:
+        return self.fetch(key, lambda body: body.read())
+
+    def fetch(self, key: str, take: Callable[[StreamingBody], Answer]) -> Answer:
+        """What `take` makes of an object's body; it is called anew where that breaks off. Errors as
+        for `read`."""
         name = self.prefix + key
 
-        def ask() -> bytes:
+        def ask() -> Answer:
             body = self.client.get_object(Bucket=self.bucket, Key=name)["Body"]
             try:
-                return body.read()
+                return take(body)
             # Named apart from a request that timed out: that one has used up its attempts.
             except (boto.ReadTimeoutError, HTTPError) as error:
                 raise boto.ResponseStreamingError(error=error) from error
