@@ -21,7 +21,7 @@ class Trial(Protocol):
 
     @property
     def workers(self) -> int:
-        """How many there are."""
+        """How many there are, once the engine is ready."""
         ...
 
     def try_out(self, job: Job) -> Sampled:

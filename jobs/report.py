@@ -8,7 +8,6 @@ from typing import Any
 
 from jobs import errors, record
 from jobs.coco import write_coco
-from jobs.commit import all_stats
 from jobs.errors import UsageError
 from jobs.lease import ALL, Lease
 from jobs.names import COCO_RESULTS, CONTACT_SHEET, RECORD
@@ -16,6 +15,7 @@ from jobs.options import JobOptions
 from jobs.plan import Plan
 from jobs.progress import counted, speed
 from jobs.record import Tally
+from jobs.status import added_up
 from jobs.store import Store, open_store
 
 
@@ -29,18 +29,12 @@ def report_command(place: str, coco: bool = False) -> int:
         found = record.read_record(output)
         if found is None:
             raise UsageError(f"there is no run in {place}: no {RECORD}")
-        tally = Tally()
-        missing = []
-        for number, stats in all_stats(output, range(found["counts"]["shards"])):
-            if stats is None:
-                missing.append(number)
-            else:
-                tally.add(stats)
+        shards = found["counts"]["shards"]
+        tally, missing = added_up(output, shards)
         if missing:
             raise UsageError(
-                f"{len(missing)} of {counted(found['counts']['shards'], 'shard')} are not done,"
-                f" the first is {missing[0]}; run the job again, with the same --shard where it has"
-                " parts"
+                f"{shards - tally.shards} of {counted(shards, 'shard')} are not done, the first is"
+                f" {missing[0][0]}; run the job again, with the same --shard where it has parts"
             )
         sheet = False
         if found["execution"]["pictures"] and tally.counts()["detections"]:

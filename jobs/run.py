@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 from jobs import record
 from jobs.commit import SHARDS, STATS, all_stats
-from jobs.dry_run import dry_run
+from jobs.dry_run import Trial, dry_run
 from jobs.errors import ConflictError, MissingObjectError
 from jobs.lease import LISTING, Lease, part_name
 from jobs.listing import Listing, list_input
-from jobs.messages import Advanced, Committed, Event, Job, Ready, Sampled, ShardOrder
+from jobs.messages import Advanced, Committed, Event, Job, Ready, ShardOrder
 from jobs.names import RECORD
 from jobs.options import JobOptions, WorkOrder
 from jobs.plan import Plan, changes, write_plan
@@ -26,13 +26,8 @@ from jobs.store import Store, open_store
 MOST_PICTURES_DRAWN_UNASKED = 100
 
 
-class Engine(Protocol):
+class Engine(Trial, Protocol):
     """Has shards done, somewhere."""
-
-    @property
-    def workers(self) -> int:
-        """How many do them, once it is `ready`."""
-        ...
 
     def ready(self) -> Ready:
         """Once the archive is loaded and the request is found to make sense, in a worker."""
@@ -44,10 +39,6 @@ class Engine(Protocol):
 
     def draw_sheet(self, job: Job) -> bool:
         """Has the contact sheet drawn where there is anything to draw; whether there was."""
-        ...
-
-    def try_out(self, job: Job) -> Sampled:
-        """Has the job's trial explained and timed."""
         ...
 
     def end(self) -> None:

@@ -81,7 +81,7 @@ def status_of(output: Store, found: Mapping[str, Any]) -> Status:
         state, counts, seconds = record.DONE, found["counts"], times["seconds"]
         runners, missing = list[Holder](), list[tuple[int, int]]()
     else:
-        tally, missing = _added_up(output, shards)
+        tally, missing = added_up(output, shards)
         counts, seconds = tally.counts(), tally.seconds
         runners = [each for each in holders(output) if not each.is_dead()]
         state = RUNNING if runners else STOPPED
@@ -110,7 +110,7 @@ def status_of(output: Store, found: Mapping[str, Any]) -> Status:
     )
 
 
-def _added_up(output: Store, shards: int) -> tuple[Tally, list[tuple[int, int]]]:
+def added_up(output: Store, shards: int) -> tuple[Tally, list[tuple[int, int]]]:
     """What is done, and of each range of shards that is not the first and last number."""
     tally, missing = Tally(), list[tuple[int, int]]()
     for number, stats in all_stats(output, range(shards)):
