@@ -20,6 +20,7 @@ import torchvision
 import yaml
 
 import handlers
+from archives.errors import UsageError
 from archives.model import TORCHSCRIPT_FILE, BuildOptions, Model, read_model
 from archives.verify import TORCHSERVE_MANIFEST, verify
 from archives.weights import WEIGHTS
@@ -54,7 +55,7 @@ startupTimeout: 120
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
-class BuildError(ValueError):
+class BuildError(UsageError):
     """Options from which no archive can be built; the message says what to change."""
 
 

@@ -26,9 +26,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
+from archives.errors import CommandError
 from archives.monitoring import LOGGING, REQUEST_LOG
 from archives.private_file import write_private
 from archives.processes import MARKER, ServerState, executable, state_file
@@ -75,7 +75,7 @@ EXCEPTION = re.compile(r" - (\w[\w.]*(?:Error|Exception)\b.*)")
 LOAD_FAILED = re.compile(r"(?:Load model failed|Failed to load model): ([^,\n]+)")
 
 
-class ServerError(RuntimeError):
+class ServerError(CommandError):
     """TorchServe did not start or stop; the message says why and where its log is."""
 
 
@@ -253,12 +253,7 @@ class Server:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
 

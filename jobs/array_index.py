@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from jobs.errors import UsageError
+from archives.errors import UsageError
 
 # An Indexed Job's pods, and an array job's children, count from 0.
 KUBERNETES_INDEX = "JOB_COMPLETION_INDEX"

@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from archives.errors import UsageError, shortened
+from archives.stores.store import Store, open_store
 from handlers.detectors.classifier import ClassifierDetector
 from handlers.grid import Block, draw_grid
 from handlers.guided import guided_backpropagation, guided_gradcam, rectifiers
 from handlers.images import Geometry, to_image
 from handlers.render import LONGEST, blend, caption, overlay, resized
 from handlers.schema import EMITTING, ExplainRequest, Explanation, RequestError
-from jobs.errors import DONE, DONE_WITH_FAILURES, UsageError
-from jobs.listing import list_input
-from jobs.names import file_name, printable, shortened
+from jobs.errors import DONE, DONE_WITH_FAILURES
+from jobs.inputs.listing import list_input
+from jobs.names import file_name, printable
 from jobs.options import ClassifyOptions
-from jobs.pictures import Failure, Pools, load_ahead
 from jobs.progress import counted
-from jobs.shard import check_whose
-from jobs.store import Store, open_store
+from jobs.worker.pictures import Failure, Pools, load_ahead
+from jobs.worker.shard import check_whose
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from jobs.commit import read_stats, read_table
+from archives.stores.store import Store
+from jobs.inputs.plan import Plan
 from jobs.names import COCO_IMAGES, COCO_RESULTS, printable
-from jobs.plan import Plan
-from jobs.store import Store
 from jobs.tables import read_rows
+from jobs.worker.commit import read_stats, read_table
 
 DIGITS = 3  # of a pixel
 SCORE_DIGITS = 6  # what float32 has

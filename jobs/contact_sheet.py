@@ -13,16 +13,16 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from archives.errors import DeniedObjectError, MissingObjectError
+from archives.stores.store import Store
 from handlers.images import Geometry, PictureError, decode_picture
 from handlers.render import contact_sheet, encode_jpeg, overlay_all
 from handlers.schema import Explanation
-from jobs.commit import read_stats, read_table
-from jobs.errors import DeniedObjectError, MissingObjectError
+from jobs.inputs.plan import Plan
 from jobs.names import CONTACT_SHEET, array_name, printable
-from jobs.outcome import on_several_layers
-from jobs.plan import Plan
-from jobs.store import Store
 from jobs.tables import read_npz, read_rows
+from jobs.worker.commit import read_stats, read_table
+from jobs.worker.outcome import on_several_layers
 
 PICTURES = 12
 COLUMNS = 4

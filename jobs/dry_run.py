@@ -6,12 +6,12 @@ import math
 from itertools import islice
 from typing import Protocol
 
+from archives.stores.store import Store
 from jobs.errors import DONE
-from jobs.listing import Listing
-from jobs.messages import Job, Sampled
+from jobs.inputs.listing import Listing
 from jobs.options import JobOptions
 from jobs.progress import counted, duration, speed
-from jobs.store import Store
+from jobs.worker.messages import Job, Sampled
 
 BATCHES_TRIED = 2
 

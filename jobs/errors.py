@@ -6,61 +6,14 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
-from typing import ClassVar
+
+from archives.errors import CommandError, one_line
 
 DONE = 0
 DONE_WITH_FAILURES = 3
 
 
-class JobError(Exception):
-    """An end that a person or a scheduler can act on; its message is one clear line."""
-
-    exit_code: ClassVar[int] = 1
-
-
-class UsageError(JobError):
-    """Wrong options, or an input, output or archive that cannot be used."""
-
-    exit_code = 2
-
-
-class UnsafeError(JobError):
-    """Refused as unsafe: the archive is not what it says it is."""
-
-    exit_code = 5
-
-
-class ConflictError(JobError):
-    """The output belongs to another run: other archive, options or input."""
-
-    exit_code = 6
-
-
-class StoreError(JobError):
-    """A store that did not do what it was asked."""
-
-    exit_code = 2
-
-
-class MissingObjectError(StoreError):
-    """There is no such object or file."""
-
-
-class DeniedObjectError(StoreError):
-    """This object or file may not be read; others may."""
-
-
-class StoreRefusedError(StoreError):
-    """The bucket is not there, the credentials are wrong, or the place cannot be written."""
-
-
-class StoreDownError(StoreError):
-    """The store did not answer, or has no room, after all retries: worth another try later."""
-
-    exit_code = 75
-
-
-class DeviceLostError(JobError):
+class DeviceLostError(CommandError):
     """The GPU failed, for whatever reason: worth another try in a new process."""
 
     exit_code = 75
@@ -74,7 +27,7 @@ class Interrupted(BaseException):
         self.exit_code = 128 + number
 
 
-class KilledError(JobError):
+class KilledError(CommandError):
     """Worker processes were killed, and no picture was to blame."""
 
     def __init__(self, number: signal.Signals) -> None:
@@ -89,13 +42,13 @@ class KilledError(JobError):
         return 128 + self.signal
 
 
-class WorkersLostError(JobError):
+class WorkersLostError(CommandError):
     """Actors died again and again, or there is no node for one: worth another try."""
 
     exit_code = 75
 
 
-class ElsewhereError(JobError):
+class ElsewhereError(CommandError):
     """What a worker on another machine has said, and its exit code."""
 
     def __init__(self, said: str, exit_code: int) -> None:
@@ -118,11 +71,11 @@ class WorkerEndedError(Exception):
 def report(main: Callable[[], int], tell_interruption: bool = True) -> int:
     """Runs `main` and returns the process's exit code; an error becomes one line on stderr.
 
-    Only a bug, anything that is neither a JobError nor an interruption, shows a traceback.
+    Only a bug, anything that is neither a CommandError nor an interruption, shows a traceback.
     """
     try:
         return main()
-    except JobError as error:
+    except CommandError as error:
         print(f"jobs: {one_line(error)}", file=sys.stderr, flush=True)
         return error.exit_code
     except WorkerEndedError as error:
@@ -137,9 +90,4 @@ def report(main: Callable[[], int], tell_interruption: bool = True) -> int:
         return error.exit_code
     except Exception:
         traceback.print_exc()
-        return JobError.exit_code
-
-
-def one_line(error: BaseException, limit: int = 1000) -> str:
-    """An exception's message without line breaks, at most `limit` characters."""
-    return " ".join(str(error).split())[:limit]
+        return CommandError.exit_code

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from archives.errors import ConflictError, UsageError, shortened
+from archives.stores.store import Store, open_store
 from handlers.method_check import without_layer
 from handlers.metrics.faithfulness import FaithfulnessOptions
 from handlers.picture import reads_whole_picture
 from handlers.schema import EMITTING, ExplainRequest, RequestError
-from jobs.errors import DONE, DONE_WITH_FAILURES, ConflictError, UsageError
-from jobs.listing import Listing, list_input
+from jobs.errors import DONE, DONE_WITH_FAILURES
+from jobs.inputs.listing import Listing, list_input
 from jobs.measure import (
     CONTROLS,
     FIGURES,
@@ -36,12 +38,10 @@ from jobs.measure import (
     measure,
     random_fields,
 )
-from jobs.names import shortened
 from jobs.options import EvaluateOptions
-from jobs.pictures import Failure, Pools, load_ahead
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
-from jobs.shard import check_whose
-from jobs.store import Store, open_store
+from jobs.worker.pictures import Failure, Pools, load_ahead
+from jobs.worker.shard import check_whose
 
 if TYPE_CHECKING:
     from handlers.explainer import Explainer

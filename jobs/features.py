@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from archives.errors import UsageError, shortened
+from archives.stores.store import Entry, open_store
 from handlers.feature_maps import (
     SQUEEZE_MEAN,
     FeatureMap,
@@ -27,14 +29,13 @@ from handlers.grid import BACKGROUND, GAP, INK, Block, draw_grid, wrapped
 from handlers.images import Geometry, to_image
 from handlers.render import blend, draw_boxes, encode_jpeg, resized
 from handlers.schema import Detections, ExplainRequest, Explanation, RequestError
-from jobs.errors import DONE, DONE_WITH_FAILURES, UsageError
-from jobs.listing import Listing, list_input
-from jobs.names import file_name, printable, shortened
+from jobs.errors import DONE, DONE_WITH_FAILURES
+from jobs.inputs.listing import Listing, list_input
+from jobs.names import file_name, printable
 from jobs.options import FORMATS, FeatureOptions
-from jobs.pictures import Failure, Picture, Pools, cores, load_ahead
 from jobs.progress import Progress, counted
-from jobs.shard import check_whose
-from jobs.store import Entry, open_store
+from jobs.worker.pictures import Failure, Picture, Pools, cores, load_ahead
+from jobs.worker.shard import check_whose
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,13 +10,13 @@ import tempfile
 from pathlib import Path
 from types import FrameType
 
+from archives.errors import MissingObjectError, UnsafeError, UsageError, shortened
+from archives.stores.store import S3_SCHEME, open_root, split_uri
 from archives.verify import UnsafeArchiveError, extract
 from handlers.manifest import FORMAT_VERSION, ArchiveError
-from jobs.errors import Interrupted, KilledError, MissingObjectError, UnsafeError, UsageError
-from jobs.names import shortened
+from jobs.engines.workers import LocalWorkers, end, environment
+from jobs.errors import Interrupted, KilledError
 from jobs.options import ArchiveFacts, JobOptions, Options, WorkOrder
-from jobs.store import S3_SCHEME, open_root, split_uri
-from jobs.workers import LocalWorkers, end, environment
 
 
 def launch(options: Options) -> int:
@@ -37,7 +37,7 @@ def launch(options: Options) -> int:
             from jobs.run import run  # with numpy, which the other commands need not load here
 
             if options.engine == "ray":
-                from jobs.ray_engine import RayWorkers  # an extra
+                from jobs.engines.ray_engine import RayWorkers  # an extra
 
                 with RayWorkers(order, archive) as engine:
                     return run(order, engine)

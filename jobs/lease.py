@@ -21,9 +21,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from jobs.errors import ConflictError, JobError, MissingObjectError, StoreDownError
+from archives.errors import CommandError, ConflictError, MissingObjectError, StoreDownError
+from archives.stores.store import Store
 from jobs.record import now
-from jobs.store import Store
 
 FOLDER = "leases/"
 END = ".json"
@@ -103,7 +103,7 @@ class Lease:
         self.beat_seconds = beat_seconds
         self._wait = wait
         self._over = threading.Event()
-        self._lost: JobError | None = None
+        self._lost: CommandError | None = None
         self._thread = threading.Thread(target=self._beat, name="lease", daemon=True)
 
     def __enter__(self) -> Lease:
@@ -193,7 +193,7 @@ class Lease:
                 if time.monotonic() - heard > BEATS_MISSED * self.beat_seconds:
                     self._lost = error
                     return
-            except JobError as error:
+            except CommandError as error:
                 self._lost = error
                 return
 
@@ -204,7 +204,7 @@ class Lease:
     def _release(self) -> None:
         self._thread.join(timeout=2)  # its last beat must not come after the removal
         # Whoever comes next looks whether this process is alive, so nothing depends on it.
-        with contextlib.suppress(JobError):
+        with contextlib.suppress(CommandError):
             if _holds(self.output, self.key, self.holder.token):
                 self.output.delete(self.key)
 

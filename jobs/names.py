@@ -13,7 +13,6 @@ COCO_IMAGES = "coco/images.json"
 # File systems allow 255 bytes; the longest ending, ".00000.jpg" or ".boxes.jpg", takes ten.
 LONGEST = 240
 DIGEST_LENGTH = 16
-LONGEST_SHOWN = 200
 
 
 def encoded(key: str) -> str:
@@ -33,14 +32,6 @@ def file_name(key: str) -> str:
 def printable(key: str) -> str:
     r"""The key as text for tables and messages; bytes that are not UTF-8 show as \xNN."""
     return key.encode(errors="surrogateescape").decode(errors="backslashreplace")
-
-
-def shortened(text: str) -> str:
-    """The text for a message: its middle left out where it is longer than a line should be."""
-    if len(text) <= LONGEST_SHOWN:
-        return text
-    half = (LONGEST_SHOWN - 3) // 2
-    return f"{text[:half]}...{text[-half:]}"
 
 
 def array_name(key: str, index: int, layer: str | None = None) -> str:

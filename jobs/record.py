@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from jobs.errors import ConflictError, MissingObjectError
+from archives.errors import ConflictError, MissingObjectError
+from archives.stores.store import Store
 from jobs.names import RECORD
 from jobs.options import JobOptions, WorkOrder
-from jobs.store import Store
 
 SCHEMA_VERSION = 3
 RUNNING = "running"

@@ -6,17 +6,17 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from archives.errors import UsageError
+from archives.stores.store import Store, open_store
 from jobs import errors, record
 from jobs.coco import write_coco
-from jobs.errors import UsageError
+from jobs.inputs.plan import Plan
 from jobs.lease import ALL, Lease
 from jobs.names import COCO_RESULTS, CONTACT_SHEET, RECORD
 from jobs.options import JobOptions
-from jobs.plan import Plan
 from jobs.progress import counted, speed
 from jobs.record import Tally
 from jobs.status import added_up
-from jobs.store import Store, open_store
 
 
 def report_command(place: str, coco: bool = False) -> int:

@@ -8,20 +8,20 @@ from functools import partial
 from itertools import chain
 from typing import Any, Protocol
 
+from archives.errors import ConflictError, MissingObjectError
+from archives.stores.store import Store, open_store
 from jobs import record
-from jobs.commit import SHARDS, STATS, all_stats
 from jobs.dry_run import Trial, dry_run
-from jobs.errors import ConflictError, MissingObjectError
+from jobs.inputs.listing import Listing, list_input
+from jobs.inputs.plan import Plan, changes, write_plan
 from jobs.lease import LISTING, Lease, part_name
-from jobs.listing import Listing, list_input
-from jobs.messages import Advanced, Committed, Event, Job, Ready, ShardOrder
 from jobs.names import RECORD
 from jobs.options import JobOptions, WorkOrder
-from jobs.plan import Plan, changes, write_plan
 from jobs.progress import Progress
 from jobs.record import InputFacts, Tally
 from jobs.report import finish, summarise, summarise_part
-from jobs.store import Store, open_store
+from jobs.worker.commit import SHARDS, STATS, all_stats
+from jobs.worker.messages import Advanced, Committed, Event, Job, Ready, ShardOrder
 
 MOST_PICTURES_DRAWN_UNASKED = 100
 
@@ -50,7 +50,7 @@ def run(order: WorkOrder, engine: Engine) -> int:
     """Does what is missing of a job; returns 0, or 3 if pictures failed.
 
     Raises ConflictError if the output belongs to another job or another run is at work there, or
-    any other JobError. What was committed before that stays, and the same call does the rest.
+    any other CommandError. What was committed before that stays, and the same call does the rest.
     """
     options = order.options
     assert isinstance(options, JobOptions)

@@ -28,8 +28,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from jobs.errors import UsageError
-from jobs.names import shortened
+from archives.errors import UsageError, shortened
 from jobs.shared_arguments import Several
 
 PREFIX = "WHYBOX_"

@@ -8,15 +8,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from archives.errors import UsageError, shortened
+from archives.stores.store import Store, open_store
 from jobs import record
-from jobs.commit import all_stats
-from jobs.errors import DONE, UsageError
+from jobs.errors import DONE
 from jobs.lease import ALL, Holder, holders
-from jobs.names import RECORD, shortened
+from jobs.names import RECORD
 from jobs.options import StatusOptions
 from jobs.progress import counted, speed
 from jobs.record import Tally
-from jobs.store import Store, open_store
+from jobs.worker.commit import all_stats
 
 RUNNING, STOPPED, NOTHING = "running", "stopped", "nothing"
 TOP = 10
@@ -58,7 +59,7 @@ class Status:
 def status(options: StatusOptions) -> int:
     """Prints the status of the run below an output; returns 0.
 
-    Raises UsageError if there is none, or any other JobError.
+    Raises UsageError if there is none, or any other CommandError.
     """
     output = open_store(options.output)
     found = record.read_record(output)

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
+from archives.errors import UsageError, shortened
+from archives.stores.store import open_root, split_uri
 from handlers.grid import Block, draw_grid
 from handlers.images import PictureError, decode_picture
 from handlers.method_check import without_layer
 from handlers.render import caption, encode_jpeg, overlay, resized
 from handlers.schema import SHAPES, ExplainRequest, Explanation
-from jobs.errors import DONE, UsageError
-from jobs.names import shortened
+from jobs.errors import DONE
 from jobs.options import SweepOptions
 from jobs.progress import counted
-from jobs.store import open_root, split_uri
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -21,6 +21,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from archives import server
 from archives.build import BuildOptions, build
+from archives.stores.store import open_store, split_uri
 from handlers.detectors.classifier import CLASSIFIERS
 from handlers.detectors.registry import architectures, build_model
 from handlers.explainer import Explainer
@@ -225,3 +226,25 @@ def bucket(s3_endpoint: str, aws: pytest.MonkeyPatch, request: pytest.FixtureReq
     name = f"test-{abs(hash(request.node.nodeid)) % 10**9}"
     boto3.client("s3").create_bucket(Bucket=name)
     return f"s3://{name}"
+
+
+@pytest.fixture(params=["folder", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Somewhere to store things, as a URI without a final slash: a folder, then a bucket."""
+    if request.param == "folder":
+        return str(tmp_path / "place")
+    return f"{request.getfixturevalue('bucket')}/some/prefix"
+
+
+def put(place: str, objects: dict[str, bytes]) -> None:
+    store = open_store(place)
+    for key, data in objects.items():
+        store.write(key, data)
+
+
+def remove(place: str, key: str) -> None:
+    root, path = split_uri(f"{place}/{key}")
+    if root == "/":
+        Path("/", path).unlink()
+    else:
+        boto3.client("s3").delete_object(Bucket=root.removeprefix("s3://"), Key=path)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from archives.__main__ import _parser as archives_parser
+from archives.__main__ import command_line as archives_parser
 from tests.test_cluster import BATCH, JOBS
 
 ROOT = Path(__file__).parent.parent

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from jobs.inputs.plan import PIECE_ROWS
 from jobs.lease import BEAT_SECONDS
 from jobs.options import JobOptions
-from jobs.plan import PIECE_ROWS
 from tests.benchmarks.scale import Inputs, Night, Prices, main, tables
 
 ROOT = Path(__file__).parent.parent

@@ -47,7 +47,7 @@ def slow_bucket(latency: float) -> Iterator[SlowBucket]:
     """A new, empty bucket in memory, with so many seconds added to every request."""
     with (
         _started("tests.benchmarks.bucket") as (server, direct),
-        _started("tests.jobs.faulty", direct, "--latency", str(latency)) as (line, slow),
+        _started("tests.faulty", direct, "--latency", str(latency)) as (line, slow),
     ):
         client = boto3.client(
             "s3",

@@ -32,7 +32,7 @@ from handlers.schema import ExplainRequest
 from jobs.demo.scenes import HELD_OUT_SEEDS, SceneOptions, make_scene
 from jobs.names import RECORD
 from jobs.options import JobOptions
-from jobs.shard import BATCHES_AT_ONCE
+from jobs.worker.shard import BATCHES_AT_ONCE
 from tests.benchmarks.bucket import NAME, SlowBucket, slow_bucket
 from tests.benchmarks.busy import watched
 from tests.benchmarks.harness import Goal, Row, Settings, SkippedError, Work, middle, spread
@@ -58,7 +58,7 @@ CASES = (
         {"cpu": 512, "cuda": 8192},
     ),
     # What is common in production; random weights report nothing.
-    Case("fasterrcnn_resnet50_fpn", "random", {"cpu": 64, "cuda": 4096}, candidates=5),
+    Case("fasterrcnn_resnet50_fpn", "random", {"cpu": 24, "cuda": 4096}, candidates=5),
 )
 LATENCY = 0.05  # seconds
 # With this quality scenes of this size are 65 to 125 KB, 96 KB in the mean.

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from math import ceil
 from typing import Any
 
-from jobs.store import CONNECTIONS
+from archives.stores.store import CONNECTIONS
 
 GB = 1e9
 SMALL_SHARD, LARGE_SHARDS = 256, (1_024, 4_096)
@@ -61,7 +61,7 @@ class Inputs:
     )
     shard_size: float = given(SMALL_SHARD, "pictures of a shard", "`--shard-size`, its default")
     beat_seconds: float = given(15, "seconds between a part's signs of life", "`jobs/lease.py`")
-    piece_rows: float = given(8_192, "keys of a piece of the listing", "`jobs/plan.py`")
+    piece_rows: float = given(8_192, "keys of a piece of the listing", "`jobs/inputs/plan.py`")
     request_ms: float = given(30, "ms of a small request, alone", "ASSUMED")
     list_ms: float = given(100, "ms of a LIST request of 1,000 keys", "ASSUMED")
     cores: float = given(4, "cores beside each GPU", "ASSUMED: the instance below")

@@ -10,25 +10,24 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
 
+from archives.stores.store import open_store
 from handlers.explainer import Explainer
 from handlers.images import Geometry, PictureError
 from handlers.schema import ExplainRequest, Explanation
 from jobs.contact_sheet import write_contact_sheet
+from jobs.inputs.plan import Plan
 from jobs.lease import guard
-from jobs.messages import Event, Ready, Sampled, ShardOrder
-from jobs.messages import Job as JobMessage
 from jobs.options import ArchiveFacts, JobOptions, WorkOrder
-from jobs.pictures import Pools
-from jobs.plan import Plan
 from jobs.run import run
-from jobs.shard import Task, explain_shards
-from jobs.store import open_store, split_uri
+from jobs.worker.messages import Event, Ready, Sampled, ShardOrder
+from jobs.worker.messages import Job as JobMessage
+from jobs.worker.pictures import Pools
+from jobs.worker.shard import Task, explain_shards
 
 CURSED_WIDTH = 13
 
@@ -41,32 +40,10 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
 
 
-@pytest.fixture(params=["folder", "s3"])
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Somewhere to store things, as a URI without a final slash: a folder, then a bucket."""
-    if request.param == "folder":
-        return str(tmp_path / "place")
-    return f"{request.getfixturevalue('bucket')}/some/prefix"
-
-
 def picture_bytes(width: int = 12, height: int = 10, grey: int = 128) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (width, height), (grey, grey, grey)).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def put(place: str, objects: dict[str, bytes]) -> None:
-    store = open_store(place)
-    for key, data in objects.items():
-        store.write(key, data)
-
-
-def remove(place: str, key: str) -> None:
-    root, path = split_uri(f"{place}/{key}")
-    if root == "/":
-        Path("/", path).unlink()
-    else:
-        boto3.client("s3").delete_object(Bucket=root.removeprefix("s3://"), Key=path)
 
 
 class QuickExplainer(Explainer):

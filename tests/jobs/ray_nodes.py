@@ -19,7 +19,7 @@ from typing import Any
 
 import psutil
 
-from jobs.ray_cluster import ON_LOOPBACK, QUIET
+from jobs.engines.ray_cluster import ON_LOOPBACK, QUIET
 
 # The second: as the driver that connects has to see the address.
 ENVIRONMENT = {**QUIET, **ON_LOOPBACK, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": 8 * "test"}

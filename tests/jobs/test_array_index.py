@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from archives.errors import UsageError
 from jobs.array_index import BATCH_COUNT, BATCH_INDEX, KUBERNETES_INDEX, resolved
-from jobs.errors import UsageError
 
 
 @pytest.mark.parametrize(

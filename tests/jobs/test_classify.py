@@ -17,6 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from archives.build import BuildOptions, build
+from archives.errors import UsageError
+from archives.stores.store import open_store
 from handlers.detectors.registry import build_model
 from handlers.explainer import Explainer, ExplainRequest
 from handlers.guided import guided_backpropagation
@@ -26,9 +28,7 @@ from handlers.schema import RequestError
 from jobs import classify as module
 from jobs.__main__ import parse
 from jobs.classify import SIX, Six, classify, draw, explain, sheet
-from jobs.errors import UsageError
 from jobs.options import ClassifyOptions
-from jobs.store import open_store
 from tests.conftest import calibrated, random_picture
 
 NAMES = ("cat", "dog", "bird")

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from archives.stores.store import open_store
 from handlers.schema import ExplainRequest, Explanation
-from jobs.plan import Plan
-from jobs.store import open_store
+from jobs.inputs.plan import Plan
 from jobs.tables import read_rows
-from tests.jobs.conftest import Job, QuickExplainer, picture_bytes, put
+from tests.conftest import put
+from tests.jobs.conftest import Job, QuickExplainer, picture_bytes
 
 MakeJob = Callable[..., Job]
 SMALL, LARGE, BLACK = picture_bytes(12, 10), picture_bytes(40, 30), picture_bytes(grey=0)

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from jobs.errors import MissingObjectError, StoreDownError, StoreRefusedError
-from jobs.s3 import FIRST_DELAY, LONGEST_DELAY
-from jobs.store import S3Settings, Store, open_store
-from tests.jobs.faulty import LOST_ANSWER, Faults, FaultyProxy
+from archives.errors import MissingObjectError, StoreDownError, StoreRefusedError
+from archives.stores.s3 import FIRST_DELAY, LONGEST_DELAY
+from archives.stores.store import S3Settings, Store, open_store
+from tests.faulty import LOST_ANSWER, Faults, FaultyProxy
 
 if TYPE_CHECKING:  # pytest is the first to import a plugin
-    from tests.jobs.swift import Swift
+    from tests.swift import Swift
 
-pytest_plugins = ("tests.jobs.swift",)
+pytest_plugins = ("tests.swift",)
 
 THREADS = 16
 AWKWARD = [
@@ -77,7 +77,7 @@ def together(call: Callable[[int], Any], count: int) -> list[Any]:
 def test_a_listing_is_in_order_over_its_pages(
     place: str, each: int, page: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jobs.s3.PAGE", page)
+    monkeypatch.setattr("archives.stores.s3.PAGE", page)
     store = open_store(place)
     # Where folders and names meet: "-" and "." come before the slash, "0" after it.
     keys = [f"{part}/{number:04d}" for part in ("a", "a-", "a.b", "a0") for number in range(each)]

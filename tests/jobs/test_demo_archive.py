@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from archives.stores.store import open_store
 from handlers.explainer import Explainer, ExplainRequest
 from handlers.images import decode_picture, to_image
 from handlers.render import encode_jpeg, overlay_all
 from jobs.__main__ import main
-from jobs.store import open_store
 from jobs.sweep import draw
 from jobs.tables import read_npz, read_rows
-from tests.conftest import scene_picture
-from tests.jobs.conftest import picture_bytes, put
+from tests.conftest import put, scene_picture
+from tests.jobs.conftest import picture_bytes
 
 REQUEST = ExplainRequest(method="layercam", target="probability", score_threshold=0.2)
 OPTIONS = ["--method", "layercam", "--target", "probability", "--score-threshold", "0.2"]

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
+from archives.errors import ConflictError
+from archives.stores.store import open_store
 from jobs.__main__ import main
 from jobs.dry_run import dry_run
-from jobs.errors import ConflictError
-from jobs.listing import list_input
-from jobs.messages import Job as JobMessage
-from jobs.messages import Sampled
+from jobs.inputs.listing import list_input
 from jobs.options import JobOptions
-from jobs.store import open_store
+from jobs.worker.messages import Job as JobMessage
+from jobs.worker.messages import Sampled
+from tests.conftest import put
 from tests.jobs.archive_stub import write_archive
-from tests.jobs.conftest import Job, picture_bytes, put
+from tests.jobs.conftest import Job, picture_bytes
 
 MakeJob = Callable[..., Job]
 CURSED = b"ok117"  # which the stub decodes to a grey of 153

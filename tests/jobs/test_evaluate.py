@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 import torch
 
+from archives.errors import ConflictError, UsageError
 from handlers.explainer import Explainer
 from handlers.images import to_image
 from handlers.metrics.faithfulness import FaithfulnessOptions
 from handlers.schema import ExplainRequest, RequestError
 from jobs import evaluate as module
 from jobs.__main__ import parse
-from jobs.errors import ConflictError, UsageError
 from jobs.evaluate import evaluate, summarised
 from jobs.measure import (
     CONTROLS,

@@ -14,19 +14,19 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from archives.errors import UsageError
+from archives.stores.store import open_store
 from handlers.explainer import Explainer
 from handlers.feature_maps import FeatureMap, FeatureView, Reduction, feature_maps
 from handlers.images import Geometry, decode_picture, to_image
 from handlers.render import HEAT, blend, encode_jpeg
 from handlers.schema import Detections, ExplainRequest, RequestError
 from jobs.__main__ import main, parse
-from jobs.errors import UsageError
 from jobs.features import CELL, CHANNEL_CELL, _boxes, draw, features
 from jobs.options import ArchiveFacts, FeatureOptions, WorkOrder
-from jobs.pictures import Picture
-from jobs.store import open_store
-from tests.conftest import random_picture, scene_picture
-from tests.jobs.conftest import picture_bytes, put
+from jobs.worker.pictures import Picture
+from tests.conftest import put, random_picture, scene_picture
+from tests.jobs.conftest import picture_bytes
 
 NEEDED = "features --archive a.mar --input in --output out"
 COLD, HOT = HEAT[0][1], HEAT[-1][1]

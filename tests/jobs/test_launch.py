@@ -15,12 +15,12 @@ import psutil
 import pytest
 import requests
 
+from archives.stores.store import open_store
 from handlers.manifest import FORMAT_VERSION
 from jobs.__main__ import main
-from jobs.store import open_store
 from jobs.tables import read_rows
+from tests.conftest import put
 from tests.jobs.archive_stub import MESSAGE, write_archive
-from tests.jobs.conftest import put
 
 # Waits at the second picture, once the first is committed, until it is killed or FLAG is gone.
 WAIT = """

@@ -16,8 +16,10 @@ from typing import Any
 
 import pytest
 
+from archives.errors import CommandError, ConflictError, StoreDownError
+from archives.stores.store import FolderStore, Store, open_store
 from jobs import lease
-from jobs.errors import ConflictError, Interrupted, JobError, StoreDownError
+from jobs.errors import Interrupted
 from jobs.lease import (
     ALL,
     BEATS_MISSED,
@@ -30,7 +32,6 @@ from jobs.lease import (
     part_name,
     taken,
 )
-from jobs.store import FolderStore, Store, open_store
 
 BEAT = 0.02
 GONE = 2**22 + 1  # no process has this id
@@ -65,12 +66,12 @@ def use_time(monkeypatch: pytest.MonkeyPatch, **functions: Callable[..., Any]) -
     monkeypatch.setattr(lease, "time", SimpleNamespace(**{**real, **functions}))
 
 
-def lost(held: Lease) -> JobError:
+def lost(held: Lease) -> CommandError:
     """What a lease's check raises, sooner or later."""
     while True:
         try:
             held.check()
-        except JobError as error:
+        except CommandError as error:
             return error
         time.sleep(0.01)
 

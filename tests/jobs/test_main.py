@@ -266,6 +266,6 @@ def test_an_archive_by_alias(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_parent_process_does_not_load_torch() -> None:
     heavy = "{'torch', 'numpy', 'pydantic'}"
-    code = f"import sys, jobs.__main__, jobs.s3; print({heavy} & sys.modules.keys())"
+    code = f"import sys, jobs.__main__, archives.stores.s3; print({heavy} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
+from archives.errors import ConflictError
+from archives.stores.store import open_store
 from jobs import run as run_module
 from jobs.__main__ import main
-from jobs.errors import ConflictError
+from jobs.inputs.listing import Listing, list_input
 from jobs.lease import Lease, holders
-from jobs.listing import Listing, list_input
-from jobs.store import open_store
+from tests.conftest import put, remove
 from tests.jobs.archive_stub import write_archive
-from tests.jobs.conftest import CURSED_WIDTH, Job, picture_bytes, put, remove
+from tests.jobs.conftest import CURSED_WIDTH, Job, picture_bytes
 from tests.jobs.test_survival import command, pictures, start
 
 MakeJob = Callable[..., Job]

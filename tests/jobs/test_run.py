@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from archives.errors import ConflictError, StoreRefusedError
+from archives.stores.store import open_store
 from handlers.explainer import Explainer, ExplainRequest
 from handlers.images import decode_picture
 from handlers.metrics.pointing import energy_in_box, peak
 from jobs.contact_sheet import write_contact_sheet
-from jobs.errors import ConflictError, StoreRefusedError
-from jobs.plan import Plan
+from jobs.inputs.plan import Plan
 from jobs.record import check_same_job
-from jobs.store import open_store
 from jobs.tables import read_npz, read_rows
-from tests.conftest import random_picture
-from tests.jobs.conftest import Job, picture_bytes, put, remove
+from tests.conftest import put, random_picture, remove
+from tests.jobs.conftest import Job, picture_bytes
 
 MakeJob = Callable[..., Job]
 GREYS = {f"{number}.png": picture_bytes(grey=10 * number) for number in range(8)}

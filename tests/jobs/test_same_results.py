@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from archives.stores.store import open_store
 from handlers.explainer import Explainer
 from jobs.__main__ import main
 from jobs.names import array_name
-from jobs.store import open_store
 from jobs.tables import read_npz, read_rows
-from tests.conftest import random_picture
+from tests.conftest import put, random_picture
 from tests.jobs.archive_stub import write_archive
-from tests.jobs.conftest import Job, put
+from tests.jobs.conftest import Job
 from tests.jobs.test_survival import command, pictures, stats, tables
 
 MakeJob = Callable[..., Job]

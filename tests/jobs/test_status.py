@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from jobs.errors import ConflictError, UsageError
+from archives.errors import ConflictError, UsageError
+from archives.stores.store import open_store
 from jobs.lease import Holder
 from jobs.options import StatusOptions
 from jobs.record import SCHEMA_VERSION
 from jobs.status import status, status_of, text
-from jobs.store import open_store
 
 RECORD: dict[str, Any] = {
     "schema_version": SCHEMA_VERSION,

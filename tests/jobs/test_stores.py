@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 
+from archives.stores.store import open_store
 from jobs.__main__ import main
-from jobs.store import open_store
+from tests.conftest import put
+from tests.faulty import Faults, FaultyProxy
 from tests.jobs.archive_stub import write_archive
-from tests.jobs.conftest import put
-from tests.jobs.faulty import Faults, FaultyProxy
 from tests.jobs.test_survival import command, pictures, rows, start, stats, tables
 
 if TYPE_CHECKING:
-    from tests.jobs.swift import Swift
+    from tests.swift import Swift
 
-pytest_plugins = ("tests.jobs.swift",)
+pytest_plugins = ("tests.swift",)
 
 
 @pytest.fixture(params=["bucket", "swift_bucket"])

@@ -16,12 +16,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from archives.stores.store import open_store
 from jobs.__main__ import main
-from jobs.commit import read_stats
-from jobs.store import open_store
 from jobs.tables import read_rows
+from jobs.worker.commit import read_stats
+from tests.conftest import put
 from tests.jobs.archive_stub import write_archive
-from tests.jobs.conftest import put
 
 # Some milliseconds a picture, so that a kill has something to hit.
 SLOW = """

@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
+from archives.errors import MissingObjectError, UsageError
+from archives.stores.store import open_store
 from handlers.explainer import Explainer, ExplainRequest
 from handlers.images import Geometry, decode_picture, to_image
 from handlers.schema import Explanation, RequestError
-from jobs.errors import MissingObjectError, UsageError
 from jobs.options import SweepOptions
-from jobs.store import open_store
 from jobs.sweep import draw, expand, sweep
 from tests.conftest import CATEGORIES, random_picture, small_model
 

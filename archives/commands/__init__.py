@@ -1,0 +1,1 @@
+"""The commands of `python -m archives`, by what they are for; each module adds its own."""

@@ -1,0 +1,130 @@
+"""build, verify, schemas: from a model to an archive."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from archives.commands.command import DONE, Commands, add_command, tell
+from archives.errors import UsageError
+from archives.verify import verify
+from handlers.manifest import Manifest
+
+
+def add_commands(commands: Commands) -> None:
+    """build, verify and schemas."""
+    build = add_command(commands, "build", _build, "build a .mar archive")
+    build.add_argument(
+        "--detector",
+        required=True,
+        metavar="NAME|FILE",
+        help="an architecture, or a .yaml file that describes a YOLO-like detector's output",
+    )
+    build.add_argument(
+        "--model-file",
+        type=Path,
+        metavar="FILE",
+        help="Python code that goes into the archive: a network, or a detector of your own",
+    )
+    build.add_argument(
+        "--weights",
+        required=True,
+        metavar="random|COCO_V1|FILE",
+        help="random, a name of torchvision's weights, a .safetensors, .pth or .pt file;"
+        " TorchScript where the description says so, for transformers a folder",
+    )
+    build.add_argument(
+        "--categories",
+        type=Path,
+        metavar="FILE",
+        help="names, one a line, without a background; else those that come with the weights",
+    )
+    build.add_argument("--name", required=True, help="the model's name in URLs")
+    build.add_argument("--version", required=True, help="numbers, as in 1.0")
+    build.add_argument("--export-path", required=True, type=Path, metavar="FOLDER")
+    build.add_argument(
+        "--allow-bucket",
+        action="append",
+        default=[],
+        dest="buckets",
+        metavar="NAME",
+        help="requests may name objects of this S3 bucket instead of sending a picture",
+    )
+    build.add_argument("--force", action="store_true", help="replace an archive that is there")
+
+    check = add_command(commands, "verify", _verify, "check archives without loading them")
+    check.add_argument("archives", nargs="+", type=Path, metavar="FILE")
+
+    schemas = add_command(
+        commands, "schemas", _schemas, "write JSON Schemas of requests and answers"
+    )
+    schemas.add_argument("--output", required=True, type=Path, metavar="FOLDER")
+
+
+def _build(options: argparse.Namespace) -> int:
+    # Imported here: torch takes seconds to load, and the other commands do without it.
+    from archives.build import build
+    from archives.model import BuildOptions
+    from handlers.detectors.registry import DetectorError
+
+    wanted = BuildOptions(
+        detector=options.detector,
+        weights=options.weights,
+        name=options.name,
+        version=options.version,
+        export_path=options.export_path,
+        categories=options.categories,
+        force=options.force,
+        model_file=options.model_file,
+        buckets=tuple(options.buckets),
+    )
+    try:
+        path = build(wanted)
+    except DetectorError as error:
+        raise UsageError(str(error)) from error
+    manifest = verify(path)
+    tell(options, described(path, manifest), in_words(path, manifest))
+    return DONE
+
+
+def _verify(options: argparse.Namespace) -> int:
+    found = [(path, verify(path)) for path in options.archives]
+    values = {"archives": [described(path, manifest) for path, manifest in found]}
+    tell(options, values, "\n".join(in_words(path, manifest) for path, manifest in found))
+    return DONE
+
+
+def described(path: Path, manifest: Manifest) -> dict[str, Any]:
+    """An archive as --json tells it."""
+    return {
+        "archive": str(path),
+        "name": manifest.name,
+        "version": manifest.version,
+        "architecture": manifest.architecture,
+        "categories": len(_categories(manifest)),
+        "digest": manifest.digest,
+        "own_code": manifest.own_code(),
+    }
+
+
+def in_words(path: Path, manifest: Manifest) -> str:
+    """The same as a line of text."""
+    own = manifest.own_code()
+    return (
+        f"{path}: {manifest.name} {manifest.version}, {manifest.architecture},"
+        f" {len(_categories(manifest))} categories, digest {manifest.digest}"
+        + (f", brings {own}" if own else "")
+    )
+
+
+def _categories(manifest: Manifest) -> tuple[str, ...]:
+    return manifest.categories[manifest.categories[:1] == ("__background__",) :]
+
+
+def _schemas(options: argparse.Namespace) -> int:
+    from archives.build import write_schemas  # as for _build
+
+    write_schemas(options.output)
+    tell(options, {"folder": str(options.output)}, f"wrote JSON Schemas into {options.output}")
+    return DONE

@@ -1,0 +1,1 @@
+"""Where things are kept, behind one small interface: folders and object stores."""

@@ -1,0 +1,1 @@
+"""Who runs a job's shards: processes of this machine, or a Ray cluster's actors."""

@@ -1,0 +1,1 @@
+"""The process that runs the archive's code on shards: fetch, explain, commit."""
