@@ -74,6 +74,9 @@ def main(resources: Sequence[dict[str, Any]]) -> None:
     from ray.cluster_utils import Cluster
 
     with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as logs:
+        # Where it leaves its address; /tmp/ray, its choice, need not be there.
+        os.environ["RAY_TMPDIR"] = logs
+        Path(logs, "ray").mkdir()
         cluster: Any = Cluster()
         common = {"node_ip_address": "127.0.0.1", "temp_dir": logs, "include_dashboard": False}
         made = [cluster.add_node(**common, **each) for each in resources]

@@ -9,7 +9,7 @@ import pytest
 from tests.jobs.archive_stub import write_archive
 from tests.jobs.peak_memory import FLAT, Peaks, peaks_of, write_pictures
 
-MIB_MORE = 20  # of a process, whose allocators are warm after some thousand pictures
+MIB_MORE = 25  # of a process, whose allocators are warm after some thousand; 14 to 20 were seen
 
 
 def grown(folder: Path, few: int, many: int, in_a_folder: int) -> Peaks:
