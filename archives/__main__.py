@@ -6,11 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from archives.commands import building, serving
+from archives.commands import building, serving, signing
 from archives.commands.command import run_command
 
 # Each adds its commands, in the order of an archive's life.
-GROUPS = (building, serving)
+GROUPS = (building, signing, serving)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

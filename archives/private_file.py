@@ -14,3 +14,10 @@ def write_private(path: Path, text: str) -> None:
     with open(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
     os.replace(partial, path)
+
+
+def create_private(path: Path, text: str) -> None:
+    """As `write_private`, but raises FileExistsError where something is at `path`."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)

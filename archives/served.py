@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from archives.server_config import ServerConfigError
+from archives.signing import PublicKey, SignatureError, check_signature, signature_of
 from archives.verify import UnsafeArchiveError, verify
 from handlers.manifest import ArchiveError
 
@@ -23,19 +24,23 @@ class Served:
 
 
 def copy_archives(
-    archives: Sequence[Path], store: Path, digests: Sequence[str] = ()
+    archives: Sequence[Path],
+    store: Path,
+    digests: Sequence[str] = (),
+    keys: Sequence[PublicKey] = (),
 ) -> tuple[Served, ...]:
     """Copies into the store, verified there: what TorchServe reads is what was checked.
 
-    digests: those that may be served, none for any. Raises ArchiveError, UnsafeArchiveError for an
-    archive that was tampered with or has another digest, and ServerConfigError for none at all, or
-    two of one name and version.
+    digests: those that may be served, none for any. keys: if there are any, one of them has to
+    vouch for each archive by its ARCHIVE.sig. Raises ArchiveError, UnsafeArchiveError for an
+    archive that was tampered with or has another digest, SignatureError, and ServerConfigError for
+    no archive at all, or two of one name and version.
     """
     if not archives:
         raise ServerConfigError("no archive to serve; give at least one")
     found: list[Served] = []
     for number, archive in enumerate(archives):
-        each = _copy(archive, store / f"{number}.mar")
+        each = _copy(archive, store / f"{number}.mar", keys)
         if digests and each.digest not in digests:
             raise UnsafeArchiveError(
                 f"{archive} has digest {each.digest}; expected, as configured,"
@@ -50,12 +55,14 @@ def copy_archives(
     return tuple(found)
 
 
-def _copy(archive: Path, copy: Path) -> Served:
+def _copy(archive: Path, copy: Path, keys: Sequence[PublicKey]) -> Served:
     if not archive.is_file():
         raise ArchiveError(f"there is no archive at {archive}; build it or correct the path")
     shutil.copyfile(archive, copy)
     try:
+        if keys:  # before anything in it is read
+            check_signature(copy, keys, signature_of(archive))
         manifest = verify(copy)
-    except ArchiveError as error:
+    except (ArchiveError, SignatureError) as error:
         raise type(error)(str(error).replace(str(copy), str(archive))) from error
     return Served(manifest.name, manifest.version, manifest.digest, copy.name)

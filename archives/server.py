@@ -42,8 +42,10 @@ from archives.server_config import (
     checked_digests,
     choose_ports,
     find_java,
+    public_key_files,
     write_config,
 )
+from archives.signing import read_public_keys
 from handlers.endpoint.settings import RESPONSE_SIZE_VARIABLE
 
 __all__ = [
@@ -86,6 +88,8 @@ class ServerOptions:
     archives: .mar files to serve, each under its manifest's name; of several versions of one name
         the first is answered where a request names none.
     digests: those that may be served, besides the configuration's archive_digests; none for any.
+    public_keys: files of keys, besides the configuration's archive_public_keys; where there is one,
+        every archive needs a signature by one of them.
     folder: where the server keeps everything; made if missing, one server at a time.
     config: TorchServe's properties, of which addresses, model store and models are filled in.
     ports: None for those that `config` names.
@@ -98,6 +102,7 @@ class ServerOptions:
     ports: Ports | None = None
     java_home: Path | None = None
     digests: tuple[str, ...] = ()
+    public_keys: tuple[Path, ...] = ()
 
 
 class Server:
@@ -284,8 +289,9 @@ def expect_running(folder: Path) -> Server:
 def start(options: ServerOptions) -> Server:
     """Verifies the archives and starts TorchServe on copies of them; `wait_ready` waits for it.
 
-    Raises ArchiveError (UnsafeArchiveError for an archive that must not be loaded),
-    ServerConfigError, ServerConflictError if the folder or a port is taken, and ServerError.
+    Raises ArchiveError (UnsafeArchiveError for an archive that must not be loaded), SignatureError,
+    UsageError for a key that cannot be used, ServerConfigError, ServerConflictError if the folder
+    or a port is taken, and ServerError.
     """
     folder = options.folder.resolve()
     java_home = find_java(options.java_home)
@@ -306,7 +312,8 @@ def start(options: ServerOptions) -> Server:
             raise ServerConfigError(f"the path of {folder} is too long for sockets; use a shorter")
         ports = choose_ports(options.config, options.ports)
         digests = (*checked_digests(options.digests), *allowed_digests(options.config))
-        served = copy_archives(options.archives, folder / "model_store", digests)
+        keys = read_public_keys((*options.public_keys, *public_key_files(options.config)))
+        served = copy_archives(options.archives, folder / "model_store", digests, keys)
         files = [(each.name, each.file) for each in served]
         largest = write_config(options.config, folder, files, ports)
         return _launch(folder, java_home, ServerState(uuid.uuid4().hex, 0, ports, served), largest)

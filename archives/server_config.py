@@ -19,6 +19,7 @@ from handlers.endpoint.settings import DEFAULT_RESPONSE_SIZE
 HOST = "127.0.0.1"
 METRICS_CONFIG = "metrics_config"
 DIGESTS, DIGEST = "archive_digests", re.compile("[0-9a-f]{64}")
+PUBLIC_KEYS = "archive_public_keys"
 
 
 class ServerConfigError(UsageError):
@@ -74,7 +75,8 @@ def write_config(
     }
     if METRICS_CONFIG not in given:
         filled[METRICS_CONFIG] = str(write_metrics(folder))
-    given.pop(DIGESTS, None)  # TorchServe does not know it
+    for own in (DIGESTS, PUBLIC_KEYS):
+        given.pop(own, None)  # TorchServe does not know it
     text = "".join(f"{name}={value}\n" for name, value in (given | filled).items())
     write_private(folder / "config.properties", text)
     return int(largest)
@@ -85,6 +87,19 @@ def allowed_digests(config: Path) -> tuple[str, ...]:
     ServerConfigError for what is no digest."""
     texts = _properties(config).get(DIGESTS, "").split(",")
     return checked_digests([text for text in texts if text.strip()])
+
+
+def public_key_files(config: Path) -> tuple[Path, ...]:
+    """Of the keys one of which has to vouch for each archive, by `archive_public_keys`, relative to
+    the configuration; none where it is not there. Raises ServerConfigError where it names none."""
+    text = _properties(config).get(PUBLIC_KEYS)
+    names = [] if text is None else [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise ServerConfigError(
+            f"{config}: {PUBLIC_KEYS} is {text!r}; expected files with commas between them, or no"
+            " such line, which serves archives that nobody has signed, too"
+        )
+    return tuple(config.parent / name for name in names)
 
 
 def checked_digests(texts: Sequence[str]) -> tuple[str, ...]:

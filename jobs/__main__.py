@@ -26,6 +26,7 @@ from jobs.options import (
     StatusOptions,
     SweepOptions,
 )
+from jobs.public_keys import public_keys_in
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,6 +66,10 @@ def parse(arguments: Sequence[str] | None = None) -> Options | StatusOptions | R
         return StatusOptions(**values)
     if command == "report":
         return ReportOptions(**values)
+    try:
+        values["public_keys"] = values["public_keys"] or public_keys_in(os.environ)
+    except UsageError as error:
+        parser.error(str(error))
     request = _request(values)
     if command == "sweep":
         values |= {name: _names(values[name]) for name in ("layers", "methods")}
@@ -116,8 +121,9 @@ def _explain_options(parser: argparse.ArgumentParser, values: dict[str, Any]) ->
     if missing:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
     if preview:
-        machine = {name: given[name] for name in ("device", "precision") if name in given}
-        return PreviewOptions(given["archive"], request.get("target"), **machine)
+        names = ("device", "precision", "public_keys")
+        shared = {name: given[name] for name in names if name in given}
+        return PreviewOptions(given["archive"], request.get("target"), **shared)
     if request.get("fuse") and request.get("save_raw"):
         parser.error("--save-raw keeps layers' own activations: give it without --fuse")
     if request.get("sum_boxes") and given.get("coco"):

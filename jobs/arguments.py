@@ -8,7 +8,13 @@ from jobs import argument_types
 from jobs.evaluate_arguments import add_evaluate
 from jobs.explain_arguments import add_explain
 from jobs.options import FORMATS, OVER, FeatureOptions, SweepOptions
-from jobs.shared_arguments import add_choice_of_boxes, add_machine, add_method, add_places
+from jobs.shared_arguments import (
+    add_choice_of_boxes,
+    add_machine,
+    add_method,
+    add_places,
+    add_public_key,
+)
 
 DESCRIPTION = (
     "The command line: `python -m jobs explain | status | report | sweep | features | classify |"
@@ -111,6 +117,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 def _add_sweep(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(parser=parser)
     parser.add_argument("--archive", required=True, help="a .mar file, or its s3:// URI")
+    add_public_key(parser)
     parser.add_argument("--input", required=True, metavar="PICTURE", help="a file or s3:// URI")
     parser.add_argument(
         "--output",

@@ -7,7 +7,14 @@ from collections.abc import Mapping
 
 from jobs import argument_types
 from jobs.options import ENGINES, OVERLAYS, JobOptions
-from jobs.shared_arguments import Inputs, Layers, add_choice_of_boxes, add_machine, add_method
+from jobs.shared_arguments import (
+    Inputs,
+    Layers,
+    add_choice_of_boxes,
+    add_machine,
+    add_method,
+    add_public_key,
+)
 
 # Where the rest of the settings comes from, and another command: not settings themselves.
 NO_SETTINGS = ("help", "config", "preview_model")
@@ -33,6 +40,7 @@ def add_explain(parser: argparse.ArgumentParser) -> None:
         help=f"pictures: {place} (with all below it), or files; may be given several times",
     )
     parser.add_argument("--output", help=f"where the results go: {place}")
+    add_public_key(parser)
     parser.add_argument(
         "--preview-model",
         action="store_true",

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from types import FrameType
 
+from archives.envelope import SIGNATURE_SUFFIX
 from archives.errors import MissingObjectError, UnsafeError, UsageError, shortened
 from archives.stores.store import S3_SCHEME, open_root, split_uri
 from archives.verify import UnsafeArchiveError, extract
@@ -17,20 +18,24 @@ from handlers.manifest import FORMAT_VERSION, ArchiveError
 from jobs.engines.workers import LocalWorkers, end, environment
 from jobs.errors import Interrupted, KilledError
 from jobs.options import ArchiveFacts, JobOptions, Options, WorkOrder
+from jobs.public_keys import checked_copy, write_signature
 
 
 def launch(options: Options) -> int:
     """Verifies and unpacks the archive, has it run, and returns the exit code.
 
     SIGINT and SIGTERM end the workers, too. What was unpacked is removed at the end.
-    Raises UsageError for an archive that cannot be used and UnsafeError for one that must not be.
+    Raises UsageError for an archive that cannot be used and UnsafeError for one that must not be:
+    SignatureError where none of the options' public keys vouches for it.
     """
     before = {
         number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
         with tempfile.TemporaryDirectory(prefix="whybox-", ignore_cleanup_errors=True) as private:
-            archive = _fetch(options.archive, Path(private))
+            archive, signature = _fetch(options, Path(private))
+            # What is unpacked below, and what Ray sends to its nodes, is what was checked.
+            archive = checked_copy(options, archive, signature, Path(private))
             order = _unpack(options, archive, Path(private))
             if not isinstance(options, JobOptions):
                 return _run_worker(order)
@@ -79,11 +84,12 @@ def _unpack(options: Options, path: Path, private: Path) -> WorkOrder:
     folder = private / "archive"
     try:
         manifest = extract(path, folder)
-    except UnsafeArchiveError as error:
-        raise UnsafeError(str(error)) from error
     except ArchiveError as error:
-        text = str(error).replace(options.archive, shortened(options.archive))
-        raise UsageError(text) from error
+        text = str(error)
+        for each in (str(path), options.archive):  # a copy is not what a person named
+            text = text.replace(each, shortened(options.archive))
+        kind = UnsafeError if isinstance(error, UnsafeArchiveError) else UsageError
+        raise kind(text) from error
     if manifest.format < FORMAT_VERSION:
         # It still serves: TorchServe runs nothing but its own code.
         raise UsageError(
@@ -95,8 +101,10 @@ def _unpack(options: Options, path: Path, private: Path) -> WorkOrder:
     )
 
 
-def _fetch(archive: str, private: Path) -> Path:
-    """The archive as a local file, downloaded if it is an object."""
+def _fetch(options: Options, private: Path) -> tuple[Path, Path]:
+    """The archive and its signature as local files, downloaded if they are objects; the signature
+    need not be there."""
+    archive = options.archive
     if not archive.startswith(S3_SCHEME):
         path = Path(archive)
         if "@" in path.name and path.suffix != ".mar" and not os.path.exists(path):
@@ -104,12 +112,16 @@ def _fetch(archive: str, private: Path) -> Path:
                 f"{shortened(archive)}: an archive by alias needs a registry, which this version"
                 " does not support; give a .mar file or its s3:// URI"
             )
-        return path
+        return path, Path(f"{path}{SIGNATURE_SUFFIX}")
     root, key = split_uri(archive)
+    store = open_root(root)
     try:
-        data = open_root(root).read(key)
+        data = store.read(key)
     except MissingObjectError as error:
         raise UsageError(f"there is no archive {shortened(archive)}") from error
     path = private / "archive.mar"
     path.write_bytes(data)
-    return path
+    signature = private / f"archive.mar{SIGNATURE_SUFFIX}"
+    if options.public_keys:
+        write_signature(store, key + SIGNATURE_SUFFIX, signature)
+    return path, signature

@@ -21,6 +21,7 @@ class JobOptions:
     """The command line of `jobs explain`.
 
     archive: a .mar file or its s3:// URI.
+    public_keys: files of keys, one of which has to vouch for the archive; none for any archive.
     inputs: folders, files or s3:// URIs, at least one.
     output: a folder or an s3:// URI.
     request: the fields of ExplainRequest that were given; the archive's defaults fill the rest.
@@ -54,6 +55,7 @@ class JobOptions:
     workers: int | None = None
     shard: tuple[int, int] | None = None
     dry_run: bool = False
+    public_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class SweepOptions:
     """The command line of `jobs sweep`.
 
     archive, input: a file or its s3:// URI each. output: likewise, ending in .png, .jpg or .jpeg.
+    public_keys: as for JobOptions.
     layers: names, or patterns of the shell's kind, at least one.
     methods: names, at least one.
     request: the other fields of ExplainRequest that were given.
@@ -74,13 +77,14 @@ class SweepOptions:
     request: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     precision: str = "fp32"
+    public_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class FeatureOptions:
     """The command line of `jobs features`.
 
-    archive, inputs, output: as for JobOptions.
+    archive, public_keys, inputs, output: as for JobOptions.
     layers: "pyramid", modules' names or levels' names, at least one.
     channel_reduction, topk, arrangement: as for handlers.feature_maps.Reduction.
     over: what the maps are drawn over: "picture" (as it was loaded), "network" (as the network saw
@@ -104,13 +108,14 @@ class FeatureOptions:
     format: str = "jpg"
     device: str = "cpu"
     precision: str = "fp32"
+    public_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ClassifyOptions:
     """The command line of `jobs classify`.
 
-    archive, inputs, output: as for JobOptions; the archive is a classifier's.
+    archive, public_keys, inputs, output: as for JobOptions; the archive is a classifier's.
     layer: a module's name, None for the last convolutional stage. category: the class that is
         explained, None for each picture's best.
     """
@@ -122,13 +127,14 @@ class ClassifyOptions:
     category: str | None = None
     device: str = "cpu"
     precision: str = "fp32"
+    public_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class EvaluateOptions:
     """The command line of `jobs evaluate`.
 
-    archive, inputs, output, batch_size: as for JobOptions.
+    archive, public_keys, inputs, output, batch_size: as for JobOptions.
     controls: measure a smooth random field and a Gaussian at the box's middle, too.
     methods, layers: names; "a+b" is the fusion of layers a and b.
     maps: besides these; "default", or the fields of a request: "method=layercam layer=C3 fuse=1".
@@ -156,6 +162,7 @@ class EvaluateOptions:
     seed: int = 0
     device: str = "cpu"
     precision: str = "fp32"
+    public_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -166,6 +173,7 @@ class PreviewOptions:
     target: str | None = None
     device: str = "cpu"
     precision: str = "fp32"
+    public_keys: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,9 @@ class Box(Several):
 
 
 def add_places(parser: argparse.ArgumentParser) -> None:
-    """--archive, --input, --output, all of which are required."""
+    """--archive, --input, --output, all of which are required, and --public-key."""
     parser.add_argument("--archive", required=True, help="a .mar file, or its s3:// URI")
+    add_public_key(parser)
     parser.add_argument(
         "--input",
         dest="inputs",
@@ -84,6 +85,19 @@ def add_places(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output", required=True, help="where results go: a folder or s3://bucket/prefix"
+    )
+
+
+def add_public_key(parser: argparse.ArgumentParser) -> None:
+    """--public-key; None where it was not given."""
+    parser.add_argument(
+        "--public-key",
+        dest="public_keys",
+        nargs=1,
+        action=Inputs,
+        metavar="FILE",
+        help="run no archive without a signature (ARCHIVE.sig) by this key; several may be given,"
+        " or WHYBOX_PUBLIC_KEY names them, and one of them suffices",
     )
 
 

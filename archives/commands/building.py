@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from archives.commands.command import DONE, Commands, add_command, tell
+from archives.commands.signing import add_public_key, signers
 from archives.errors import UsageError
 from archives.verify import verify
 from handlers.manifest import Manifest
@@ -55,6 +56,7 @@ def add_commands(commands: Commands) -> None:
 
     check = add_command(commands, "verify", _verify, "check archives without loading them")
     check.add_argument("archives", nargs="+", type=Path, metavar="FILE")
+    add_public_key(check)
 
     schemas = add_command(
         commands, "schemas", _schemas, "write JSON Schemas of requests and answers"
@@ -89,9 +91,19 @@ def _build(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    signed_by = signers(options)  # before anything in them is read
     found = [(path, verify(path)) for path in options.archives]
-    values = {"archives": [described(path, manifest) for path, manifest in found]}
-    tell(options, values, "\n".join(in_words(path, manifest) for path, manifest in found))
+    values = {
+        "archives": [
+            {**described(path, manifest), "signed_by": signed_by.get(path)}
+            for path, manifest in found
+        ]
+    }
+    lines = [
+        in_words(path, manifest) + (f", signed by {signed_by[path]}" if path in signed_by else "")
+        for path, manifest in found
+    ]
+    tell(options, values, "\n".join(lines))
     return DONE
 
 

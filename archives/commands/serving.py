@@ -47,6 +47,16 @@ def add_commands(commands: Commands) -> None:
         help="serve no archive of another digest; several may be given, or archive_digests= in the"
         " configuration",
     )
+    serve.add_argument(
+        "--public-key",
+        action="append",
+        default=[],
+        type=Path,
+        dest="public_keys",
+        metavar="FILE",
+        help="serve no archive without an ARCHIVE.sig by this key; several may be given, or"
+        " archive_public_keys= in the configuration, and one of them suffices",
+    )
     serve.add_argument("--folder", type=Path, default=SERVE_FOLDER, help="keys, logs and models")
     serve.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="config.properties")
     serve.add_argument("--free-ports", action="store_true", help="not those of the configuration")
@@ -100,6 +110,7 @@ def _serve(options: argparse.Namespace) -> int:
             ports=Ports() if options.free_ports else None,
             java_home=options.java,
             digests=tuple(options.digests),
+            public_keys=tuple(options.public_keys),
         )
     )
     try:

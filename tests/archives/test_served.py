@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from archives.build import BuildOptions, build
+from archives.keys import PrivateKey
 from archives.served import copy_archives
 from archives.server_config import ServerConfigError
+from archives.signing import MissingSignatureError, OtherBytesError, sign, signature_of
 from archives.verify import UnsafeArchiveError, verify
 
 
@@ -36,3 +39,17 @@ def test_only_configured_digests(archive: Path, later: Path, tmp_path: Path) -> 
     assert len(copy_archives([archive], tmp_path, ["f" * 64, digest])) == 1
     with pytest.raises(UnsafeArchiveError, match=f"expected, as configured, {digest}"):
         copy_archives([archive, later], tmp_path, [digest])
+
+
+def test_only_what_a_known_key_signed(archive: Path, tmp_path: Path) -> None:
+    key, mine, store = PrivateKey.generate(), tmp_path / "mine.mar", tmp_path / "store"
+    shutil.copyfile(archive, mine)
+    store.mkdir()
+    with pytest.raises(MissingSignatureError, match=rf"{mine} is not signed"):
+        copy_archives([mine], store, (), [key.public])
+    signature_of(mine).write_bytes(sign(mine, key))
+    (served,) = copy_archives([mine], store, (), [PrivateKey.generate().public, key.public])
+    assert served.digest == verify(archive).digest
+    mine.write_bytes(b"no zip")
+    with pytest.raises(OtherBytesError, match=rf"; {mine} has "):
+        copy_archives([mine], store, (), [key.public])

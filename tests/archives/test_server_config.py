@@ -13,6 +13,7 @@ from archives.server_config import (
     allowed_digests,
     checked_digests,
     choose_ports,
+    public_key_files,
     write_config,
 )
 
@@ -69,6 +70,23 @@ def test_digests_that_may_be_served(tmp_path: Path) -> None:
         allowed_digests(config)
     with pytest.raises(ServerConfigError, match="max_response_size is 'much'"):
         write_config(config, tmp_path, [], Ports())
+
+
+def test_keys_that_vouch_for_what_is_served(tmp_path: Path) -> None:
+    config = tmp_path / "mine.properties"
+    config.write_text("archive_public_keys=keys/a.pem, /etc/b.pem\n")
+    assert public_key_files(config) == (tmp_path / "keys/a.pem", Path("/etc/b.pem"))
+    assert public_key_files(DEFAULT_CONFIG) == ()
+    write_config(config, tmp_path, [], Ports())
+    assert "archive_public_keys" not in properties(tmp_path / "config.properties")
+
+
+@pytest.mark.parametrize("value", ["", " ", "a.pem,", ",a.pem"])
+def test_a_line_that_names_no_key_is_no_leave_to_serve_anything(value: str, tmp_path: Path) -> None:
+    config = tmp_path / "mine.properties"
+    config.write_text(f"archive_public_keys={value}\n")
+    with pytest.raises(ServerConfigError, match=r"archive_public_keys is '.*'; expected files"):
+        public_key_files(config)
 
 
 @pytest.mark.parametrize("line", ["archive_digests: 12", "archive_digests 12", "vmargs=-a \\"])

@@ -43,7 +43,8 @@ def test_every_option_reaches_the_worker_unchanged() -> None:
         --normalize-in-box --smooth 0.2 --center-prior 0.3 --ablation tutorial --channels 0.1
         --masks 500 --seed 0
         --device cuda:1 --precision bf16 --shard-size 9 --overlays all --engine ray
-        --manifest s3://b/keys.csv --no-pictures --workers 3 --shard 2/8"""
+        --manifest s3://b/keys.csv --no-pictures --workers 3 --shard 2/8
+        --public-key a.pem --public-key b.pem"""
     options = parse(text.split())
     assert options == JobOptions(
         archive="s3://b/a.mar",
@@ -78,6 +79,7 @@ def test_every_option_reaches_the_worker_unchanged() -> None:
         pictures=False,
         workers=3,
         shard=(2, 8),
+        public_keys=("a.pem", "b.pem"),
     )
     assert_reaches_the_worker(options)
 
@@ -107,8 +109,8 @@ def test_options_that_exclude_each_other(
 def test_a_preview_needs_only_an_archive() -> None:
     needed = "explain --preview-model --archive a.mar"
     assert parse(needed.split()) == PreviewOptions("a.mar")
-    options = parse(f"{needed} --target mask --device cuda".split())
-    assert options == PreviewOptions("a.mar", "mask", device="cuda")
+    options = parse(f"{needed} --target mask --device cuda --public-key k.pem".split())
+    assert options == PreviewOptions("a.mar", "mask", device="cuda", public_keys=("k.pem",))
     assert_reaches_the_worker(options)
 
 

@@ -16,6 +16,7 @@ from jobs.options import JobOptions, PreviewOptions
 NEEDED = ["--archive", "a.mar", "--input", "in", "--output", "out"]
 EVERYTHING = """
 archive: s3://b/a.mar
+public_key: [a.pem, b.pem]
 input: [s3://b/one, s3://b/two]
 output: s3://b/out
 manifest: s3://b/keys.parquet
@@ -93,13 +94,15 @@ def test_a_file_gives_everything(config: Path) -> None:
         coco=True,
         workers=4,
         shard=(3, 8),
+        public_keys=("a.pem", "b.pem"),
     )
 
 
 def test_every_flag_has_a_setting_of_its_name() -> None:
     parser = command_line().parse_args(["explain"]).parser
-    fields = {*JobOptions.__dataclass_fields__, *REQUEST_FIELDS} - {"request", "inputs"}
-    assert settable(parser).keys() == fields | {"input"}
+    fields = {*JobOptions.__dataclass_fields__, *REQUEST_FIELDS} - {"request"}
+    fields = fields - {"inputs", "public_keys"} | {"input", "public_key"}
+    assert settable(parser).keys() == fields
 
 
 @pytest.mark.parametrize(
@@ -178,7 +181,7 @@ def test_one_input_or_layer_in_a_file_needs_no_list(config: Path) -> None:
 def test_a_preview_takes_its_archive_from_a_file(config: Path) -> None:
     config.write_text(EVERYTHING)
     found = parse(["explain", "--preview-model", "--config", str(config)])
-    assert found == PreviewOptions("s3://b/a.mar", "box", "cuda", "bf16")
+    assert found == PreviewOptions("s3://b/a.mar", "box", "cuda", "bf16", ("a.pem", "b.pem"))
 
 
 def test_what_no_source_gives_is_asked_for(
