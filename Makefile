@@ -38,6 +38,13 @@ $(VENV)/.test: $(VENV)/.setup
 	@$(PIP) --editable '.[demo,test,transformers]'
 	touch $@
 
+# The server of tests, in front of what is there: it wants older versions of some packages.
+$(VENV)/.mlflow: tests/mlflow_server.txt | $(VENV)/.test
+	@rm -rf $(VENV)/mlflow
+	$(RUN) -m pip --disable-pip-version-check install --quiet --no-deps --no-compile \
+	    --target $(VENV)/mlflow --requirement tests/mlflow_server.txt
+	touch $@
+
 model_store/demo.mar: $(VENV)/.setup $(WEIGHTS) $(shell find handlers -name '*.py') archives/build.py archives/weights.py
 	@$(RUN) -m archives build --detector fasterrcnn_regnet_small_fpn --weights $(WEIGHTS) \
 	    --name demo --version 1.0 --export-path model_store --force
@@ -62,10 +69,10 @@ lint: $(VENV)/.test ## ruff and mypy
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-test: lint model_store/demo.mar ## what CI runs: lint, types, tests
+test: lint $(VENV)/.mlflow model_store/demo.mar ## what CI runs: lint, types, tests
 	@$(RUN) -m pytest -m 'not full'
 
-test-full: lint model_store/demo.mar ## the long tests as well
+test-full: lint $(VENV)/.mlflow model_store/demo.mar ## the long tests as well
 	@$(RUN) -m pytest
 
 $(VENV)/.bench: $(VENV)/.setup

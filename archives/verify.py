@@ -28,6 +28,10 @@ MAX_BYTES = 2 * 1024**3 - 1
 # Code compresses about 4:1; what compresses far better is there to fill a disk.
 MAX_RATIO = 50
 MAX_HEADER = 64 * 1024**2
+CHUNK = 1024**2
+# What an archive may be called: both stand in paths, addresses and messages.
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,3}")
 MEMBER_NAME = re.compile(r"[A-Za-z0-9_.+-]+(/[A-Za-z0-9_.+-]+)*")
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 DATA_TYPES = {
@@ -93,6 +97,7 @@ def _verify(path: Path, file: BinaryIO, write: Callable[[str], BinaryIO]) -> Man
         with zipfile.ZipFile(file) as opened:
             members = _checked_members(path, file, opened)
             manifest = _manifest(path, opened, members)
+            _check_names(path, manifest)
             _check_listed(path, manifest, members)
             for name, info in members.items():
                 with write(name) as out:
@@ -173,9 +178,33 @@ def _check_layout(path: Path, file: BinaryIO, opened: zipfile.ZipFile) -> None:
                 f"{path}: the header of {info.orig_filename} differs from the zip's directory, or"
                 " is not as `python -m archives build` writes it"
             )
+        file.seek(extra, os.SEEK_CUR)
+        if not _fills(file, method, packed, size):
+            raise UnsafeArchiveError(f"{path}: {info.orig_filename} holds data beside the file's")
         offset += LOCAL_HEADER.size + name_length + extra + packed
     if opened.start_dir != offset or opened.comment:
         raise UnsafeArchiveError(f"{path} holds data outside of its entries")
+
+
+def _fills(file: BinaryIO, method: int, packed: int, size: int) -> bool:
+    """Whether the next `packed` bytes are one file of `size` bytes and nothing more.
+
+    Java goes on reading where the file ends, Python where the header says: between the two, entries
+    can hide that only Java unpacks.
+    """
+    if method == zipfile.ZIP_STORED:
+        return packed == size
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    while not inflater.eof and size >= 0:
+        chunk = inflater.unconsumed_tail
+        if not chunk:
+            chunk = file.read(min(packed, CHUNK))
+            packed -= len(chunk)
+        found = inflater.decompress(chunk, CHUNK)
+        if not chunk and not found:
+            break  # it ends too early
+        size -= len(found)
+    return inflater.eof and not inflater.unused_data and packed == size == 0
 
 
 def _manifest(path: Path, opened: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> Manifest:
@@ -189,6 +218,19 @@ def _manifest(path: Path, opened: zipfile.ZipFile, members: dict[str, zipfile.Zi
         return Manifest.from_json(_read(opened, MANIFEST_NAME))
     except ArchiveError as error:
         raise ArchiveError(f"{path}: {error}") from error
+
+
+def _check_names(path: Path, manifest: Manifest) -> None:
+    told = (manifest.name, manifest.version, manifest.architecture)
+    if (
+        not NAME.fullmatch(manifest.name)
+        or not VERSION.fullmatch(manifest.version)
+        or not manifest.architecture.isprintable()
+    ):
+        raise UnsafeArchiveError(
+            f"{path}: expected a name, a version as 1.0 and an architecture, got {str(told)[:200]};"
+            " a path or an address made of these could lead elsewhere"
+        )
 
 
 def _check_listed(path: Path, manifest: Manifest, members: dict[str, zipfile.ZipInfo]) -> None:
@@ -215,7 +257,7 @@ def _copy(path: Path, opened: zipfile.ZipFile, info: zipfile.ZipInfo, out: Binar
     digest = hashlib.sha256()
     try:
         with opened.open(info) as file:
-            while chunk := file.read(1024**2):
+            while chunk := file.read(CHUNK):
                 digest.update(chunk)
                 out.write(chunk)
     except zipfile.BadZipFile as error:
@@ -273,8 +315,13 @@ def _end_of_tensors(header: dict[str, Any]) -> int:
     ):
         size = DATA_TYPES[kind]
         for side in shape:
+            # Anything else may multiply, too: text into gigabytes.
+            if type(side) is not int or not 0 <= side <= MAX_BYTES or size > MAX_BYTES:
+                raise ValueError(f"the shape {str(shape)[:100]} is none")
             size *= side
         if begin != end or stop - begin != size:
-            raise ValueError(f"bytes {begin} to {stop} are not a {kind} of shape {shape}")
+            raise ValueError(
+                f"bytes {begin} to {stop} are not a {kind} of shape {str(shape)[:100]}"
+            )
         end = stop
     return end

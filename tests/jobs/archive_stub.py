@@ -127,7 +127,14 @@ CODE = {
 }
 
 
-def write_archive(path: Path, hooks: str = "", with_code: bool = True, newer: int = 0) -> Path:
+def write_archive(
+    path: Path,
+    hooks: str = "",
+    with_code: bool = True,
+    newer: int = 0,
+    name: str = "stub",
+    version: str = "1.0",
+) -> Path:
     """Writes the archive; `hooks` is code that replaces `load`, `decode` and `explain`."""
     files = {
         "explain_handler.py": b"",
@@ -136,22 +143,22 @@ def write_archive(path: Path, hooks: str = "", with_code: bool = True, newer: in
         "hooks.py": (HOOKS + hooks).encode(),
     }
     if with_code:
-        files |= {name: text.encode() for name, text in CODE.items()}
-    digests = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
-    about = Manifest("stub", "1.0", "none", ("__background__", "cat"), digests)
+        files |= {file: text.encode() for file, text in CODE.items()}
+    digests = {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
+    about = Manifest(name, version, "none", ("__background__", "cat"), digests)
     about = replace(about, format=about.format + newer)
     files[MANIFEST_NAME] = about.to_json()
     served = {
-        "modelName": "stub",
-        "modelVersion": "1.0",
+        "modelName": name,
+        "modelVersion": version,
         "handler": "explain_handler.py",
         "serializedFile": "weights.safetensors",
         "configFile": "model-config.yaml",
     }
     files[TORCHSERVE_MANIFEST] = json.dumps({"runtime": "python", "model": served}).encode()
     with zipfile.ZipFile(path, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(name, data)
+        for file, data in files.items():
+            archive.writestr(file, data)
     return path
 
 
