@@ -17,6 +17,8 @@ DEVICE ?= cpu
 ROUNDS ?= 5
 WORKS ?=
 WEIGHTS := jobs/demo/weights.safetensors
+# What decides the bytes of an archive, besides handlers/.
+BUILDING := $(addprefix archives/,$(addsuffix .py,bill_of_materials build golden golden_picture golden_process model model_config own_code source_revision weights))
 
 .PHONY: help setup demo demo-weights demo-evaluate serve stop test test-full lint bench bench-serve bench-jobs clean
 
@@ -45,7 +47,7 @@ $(VENV)/.mlflow: tests/mlflow_server.txt | $(VENV)/.test
 	    --target $(VENV)/mlflow --requirement tests/mlflow_server.txt
 	touch $@
 
-model_store/demo.mar: $(VENV)/.setup $(WEIGHTS) $(shell find handlers -name '*.py') archives/build.py archives/weights.py
+model_store/demo.mar: $(VENV)/.setup $(WEIGHTS) $(shell find handlers -name '*.py') $(BUILDING)
 	@$(RUN) -m archives build --detector fasterrcnn_regnet_small_fpn --weights $(WEIGHTS) \
 	    --name demo --version 1.0 --export-path model_store --force
 

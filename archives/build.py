@@ -12,45 +12,39 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors.torch
 import torch
 import torchvision
-import yaml
 
 import handlers
+from archives import bill_of_materials, own_code
 from archives.errors import UsageError
+from archives.golden import golden_files
+from archives.golden_picture import golden_picture
 from archives.model import TORCHSCRIPT_FILE, BuildOptions, Model, read_model
+from archives.model_config import MODEL_CONFIG, ModelConfig, read_model_config
+from archives.refusals import DoesNotLoadError
+from archives.source_revision import source_revision
 from archives.verify import TORCHSERVE_MANIFEST, verify
 from archives.weights import WEIGHTS
 from handlers.endpoint.json_schema import schemas
-from handlers.endpoint.settings import OWN_BLOCK
+from handlers.fields import RequestError, parse_option
 from handlers.manifest import MANIFEST_NAME, Manifest
+from handlers.schema import ExplainRequest
 
 __all__ = ["BuildError", "BuildOptions", "build"]
 
+PACKAGE = Path(handlers.__file__).parent
 HANDLER = "explain_handler.py"
-MODEL_CONFIG = "model-config.yaml"
 SCHEMAS = "schemas"
 # TorchServe puts the name into URLs, file names and its configuration's comma-separated lists.
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")  # as S3 has it
 VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,3}")
-# TorchServe reads these keys; times are seconds but for maxBatchDelay, which is milliseconds and
-# which a lone request waits in full.
-MODEL_CONFIG_TEXT = """\
-minWorkers: 1
-maxWorkers: 1
-batchSize: 8
-# A lone request waits so many milliseconds for company; those that come while others are worked on
-# have it already.
-maxBatchDelay: 1
-# Four batches: who comes later gets 503 at once, rather than an answer too late to be of use.
-jobQueueSize: 32
-responseTimeout: 120
-startupTimeout: 120
-"""
 # The earliest time that a zip can hold: when something was built is not part of what it is.
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
@@ -62,16 +56,20 @@ class BuildError(UsageError):
 def build(options: BuildOptions) -> Path:
     """Builds and verifies the archive; the same inputs give the same bytes.
 
-    Raises BuildError, WeightsError (UnsafeWeightsError for a pickle that needs more than
+    Its own code runs once, in a process of its own, for the golden sample. Raises BuildError and
+    other UsageErrors, WeightsError (UnsafeWeightsError for a pickle that needs more than
     weights_only, WeightsUnavailableError for a failed download) or DetectorError (weights that do
     not fit). What was at the archive's path stays until the new one is complete.
     """
-    target = _checked_target(options)
+    config = _model_config(options)
+    target = _checked_target(options, config)
+    picture = golden_picture(options.golden_picture)
+    revision = source_revision(PACKAGE, options.source_revision)
     model = read_model(options)
     options.export_path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="whybox-build-") as folder:
         content = Path(folder, "content")
-        _write_content(content, model, options.buckets)
+        _write_content(content, model, config)
         manifest = Manifest(
             name=options.name,
             version=options.version,
@@ -80,21 +78,73 @@ def build(options: BuildOptions) -> Path:
             files=_digests(content),
             weights=_weights_file(model),
             options=dict(model.source.options),
-            defaults=dict(options.defaults),
+            defaults=dict(config.defaults),
             layout=dict(model.source.layout),
             network=model.source.network,
             model_file=model.source.model_file[0] if model.source.model_file else "",
             torch=torch.__version__,
             torchvision=torchvision.__version__,
             whybox=_own_version(),
+            source_revision=revision,
         )
         (content / MANIFEST_NAME).write_bytes(manifest.to_json())
+        more = _bill_of_materials(manifest, config)
+        if options.golden_sample:
+            more |= _golden_sample(content, picture)
+        manifest = _with_files(content, manifest, more)
         packed = _pack(Path(folder), options, manifest)
         _place(packed, target)
     return target
 
 
-def _checked_target(options: BuildOptions) -> Path:
+def _model_config(options: BuildOptions) -> ModelConfig:
+    """What the options and their file say together."""
+    given = read_model_config(options.config) if options.config else ModelConfig()
+    try:
+        defaults = {
+            name: parse_option(ExplainRequest, name, value)
+            for name, value in {**given.defaults, **options.defaults}.items()
+        }
+        ExplainRequest.from_fields(defaults)
+    except RequestError as error:
+        raise BuildError(f"default {error}") from error
+    as_json = {name: list(v) if isinstance(v, tuple) else v for name, v in defaults.items()}
+    return ModelConfig(given.values, options.buckets or given.buckets, as_json)
+
+
+def _golden_sample(content: Path, picture: bytes) -> dict[str, bytes]:
+    try:
+        explained = own_code.explain(content, picture, None)
+    except DoesNotLoadError as error:
+        raise BuildError(
+            f"the archive would not work: {error} (it has to explain the golden picture with its"
+            " defaults; --default and --golden-picture change these)"
+        ) from error
+    return golden_files(picture, explained.request, explained.explanations, explained.heatmaps)
+
+
+def _bill_of_materials(manifest: Manifest, config: ModelConfig) -> dict[str, bytes]:
+    packages = [*bill_of_materials.PACKAGES]
+    if manifest.architecture == "transformers":
+        packages.append("transformers")
+    if config.buckets:
+        packages.append("boto3")
+    return {bill_of_materials.FILE: bill_of_materials.bill_of_materials(manifest, packages)}
+
+
+def _with_files(content: Path, manifest: Manifest, more: Mapping[str, bytes]) -> Manifest:
+    """Writes files into the content, and the manifest that has their digests, too. The others'
+    stay: should the archive's code have changed itself meanwhile, it does not verify."""
+    for name, data in more.items():
+        (content / name).parent.mkdir(exist_ok=True)
+        (content / name).write_bytes(data)
+    digests = {name: hashlib.sha256(data).hexdigest() for name, data in more.items()}
+    manifest = replace(manifest, files={**manifest.files, **digests})
+    (content / MANIFEST_NAME).write_bytes(manifest.to_json())
+    return manifest
+
+
+def _checked_target(options: BuildOptions, config: ModelConfig) -> Path:
     if not NAME.fullmatch(options.name):
         raise BuildError(
             f"name: got {options.name!r}; expected letters, digits, '_', '-' and '.', up to 100,"
@@ -102,7 +152,7 @@ def _checked_target(options: BuildOptions) -> Path:
         )
     if not VERSION.fullmatch(options.version):
         raise BuildError(f"version: got {options.version!r}; expected numbers as in 1.0 or 2.1.3")
-    for bucket in options.buckets:
+    for bucket in config.buckets:
         if not BUCKET.fullmatch(bucket):
             raise BuildError(f"bucket: got {bucket!r}; expected a bucket's name, without s3://")
     target = options.export_path / f"{options.name}.mar"
@@ -115,14 +165,13 @@ def _weights_file(model: Model) -> str:
     return TORCHSCRIPT_FILE if model.torchscript else WEIGHTS
 
 
-def _write_content(content: Path, model: Model, buckets: tuple[str, ...]) -> None:
-    package = Path(handlers.__file__).parent
-    for source in sorted(package.rglob("*.py")):
-        copy = content / package.name / source.relative_to(package)
+def _write_content(content: Path, model: Model, config: ModelConfig) -> None:
+    for source in sorted(PACKAGE.rglob("*.py")):
+        copy = content / PACKAGE.name / source.relative_to(PACKAGE)
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, copy)
     # TorchServe loads the handler by its file name from the archive's root.
-    shutil.copyfile(package / HANDLER, content / HANDLER)
+    shutil.copyfile(PACKAGE / HANDLER, content / HANDLER)
     if model.source.model_file:
         name, source_code = model.source.model_file
         (content / name).write_bytes(source_code)
@@ -135,9 +184,7 @@ def _write_content(content: Path, model: Model, buckets: tuple[str, ...]) -> Non
             name: each.detach().clone().contiguous() for name, each in model.tensors.items()
         }
         safetensors.torch.save_file(separate, content / WEIGHTS)
-    own = {OWN_BLOCK: {"buckets": list(buckets)}} if buckets else {}
-    text = MODEL_CONFIG_TEXT + (yaml.safe_dump(own) if own else "")
-    (content / MODEL_CONFIG).write_text(text, encoding="utf-8")
+    (content / MODEL_CONFIG).write_text(config.text(), encoding="utf-8")
     write_schemas(content / SCHEMAS)
 
 

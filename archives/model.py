@@ -54,6 +54,11 @@ class BuildOptions:
     defaults: fields of ExplainRequest that a request may leave out.
     model_file: Python code that goes into the archive and runs before the model is built.
     buckets: whose objects requests to the endpoint may name instead of sending a picture.
+    config: a model-config.yaml whose keys replace ours; `buckets` and `defaults` go before its own.
+    golden_picture: the picture of the golden sample; None for one that is drawn.
+    golden_sample: False leaves it out, which is quicker; such an archive passes `verify` only as
+        far as that goes without loading.
+    source_revision: the commit of the code that is packed; None to ask the environment, then git.
     """
 
     detector: str
@@ -67,6 +72,10 @@ class BuildOptions:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     model_file: Path | None = None
     buckets: tuple[str, ...] = ()
+    config: Path | None = None
+    golden_picture: Path | None = None
+    golden_sample: bool = True
+    source_revision: str | None = None
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,17 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from archives.errors import UnsafeError
+from archives.refusals import (
+    EscapingPathError,
+    MissingWeightsError,
+    PickleError,
+    TruncatedArchiveError,
+    UnsafeArchiveError,
+    ZipBombError,
+)
 from handlers.manifest import MANIFEST_NAME, TORCHSCRIPT, ArchiveError, Manifest
+
+__all__ = ["TORCHSERVE_MANIFEST", "UnsafeArchiveError", "extract", "verify"]
 
 TORCHSERVE_MANIFEST = "MAR-INF/MANIFEST.json"
 PICKLES = (".pth", ".pt", ".pkl", ".pickle", ".bin", ".ckpt", ".joblib", ".npy")
@@ -40,16 +49,13 @@ DATA_TYPES = {
 }  # fmt: skip
 
 
-class UnsafeArchiveError(ArchiveError, UnsafeError):
-    """An archive that must not be loaded: tampered with, or made to do harm."""
-
-
 def verify(path: Path) -> Manifest:
     """The manifest of the archive at `path`, every file of which was checked; nothing is loaded.
 
-    Raises UnsafeArchiveError for files that differ from the manifest, are not in it or would leave
-    the archive's folder, for pickles and for zip bombs; ArchiveError for a file that is missing,
-    no zip, not of Whybox, or of a newer format.
+    Raises UnsafeArchiveError for files that differ from the manifest or are not in it, and of its
+    kinds EscapingPathError, PickleError, ZipBombError and TruncatedArchiveError;
+    MissingWeightsError and NewerFormatError; another ArchiveError for a file that is not there, no
+    zip, or not of Whybox.
     """
     with _opened(path) as file:
         return _verify(path, file, _discard)
@@ -88,6 +94,16 @@ def _opened(path: Path) -> BinaryIO:
         raise ArchiveError(f"the archive {path} cannot be opened: {error.strerror}") from error
 
 
+def _no_zip(path: Path, file: BinaryIO, error: Exception) -> ArchiveError:
+    """Why `file` could not be read as a zip: its directory stands at its end."""
+    file.seek(0)
+    if file.read(4) == b"PK\3\4":
+        return TruncatedArchiveError(
+            f"{path} is truncated or damaged: its end is missing ({error}); fetch or build it again"
+        )
+    return ArchiveError(f"{path} is not a .mar archive ({error})")
+
+
 def _discard(name: str) -> BinaryIO:
     return open(os.devnull, "wb")
 
@@ -114,7 +130,7 @@ def _verify(path: Path, file: BinaryIO, write: Callable[[str], BinaryIO]) -> Man
                 _check_safetensors(path, opened, members[manifest.weights])
             return manifest
     except zipfile.BadZipFile as error:
-        raise ArchiveError(f"{path} is not a .mar archive, or is truncated ({error})") from error
+        raise _no_zip(path, file, error) from error
     except (zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UnsafeArchiveError(f"{path} holds data that cannot be unpacked: {error}") from error
 
@@ -125,7 +141,7 @@ def _checked_members(
     """The archive's files by name, none of which has been read yet."""
     infos = opened.infolist()
     if len(infos) > MAX_FILES or sum(info.file_size for info in infos) > MAX_BYTES:
-        raise UnsafeArchiveError(
+        raise ZipBombError(
             f"{path} would unpack to {sum(info.file_size for info in infos)} bytes in {len(infos)}"
             f" files; at most {MAX_BYTES} in {MAX_FILES} are accepted"
         )
@@ -135,17 +151,17 @@ def _checked_members(
         name = info.orig_filename
         kind = info.external_attr >> 16 & 0o170000
         if not MEMBER_NAME.fullmatch(name) or {".", ".."} & set(PurePosixPath(name).parts):
-            raise UnsafeArchiveError(f"{path}: the entry {name!r} would leave the archive's folder")
+            raise EscapingPathError(f"{path}: the entry {name!r} would leave the archive's folder")
         if kind not in (0, 0o100000):
-            raise UnsafeArchiveError(f"{path}: the entry {name} is a link or no plain file")
+            raise EscapingPathError(f"{path}: the entry {name} is a link or no plain file")
         if name.casefold() in folded:
             raise UnsafeArchiveError(f"{path} holds {name} twice")
         if name.casefold().endswith(PICKLES):
-            raise UnsafeArchiveError(
+            raise PickleError(
                 f"{path} holds {name}: pickles can run code when read; build it with safetensors"
             )
         if info.file_size > MAX_RATIO * max(info.compress_size, 1):
-            raise UnsafeArchiveError(f"{path}: {name} is a zip bomb ({info.file_size} bytes)")
+            raise ZipBombError(f"{path}: {name} is a zip bomb ({info.file_size} bytes)")
         folded.add(name.casefold())
         members[name] = info
     _check_layout(path, file, opened)
@@ -217,7 +233,7 @@ def _manifest(path: Path, opened: zipfile.ZipFile, members: dict[str, zipfile.Zi
     try:
         return Manifest.from_json(_read(opened, MANIFEST_NAME))
     except ArchiveError as error:
-        raise ArchiveError(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
 
 
 def _check_names(path: Path, manifest: Manifest) -> None:
@@ -236,6 +252,8 @@ def _check_names(path: Path, manifest: Manifest) -> None:
 def _check_listed(path: Path, manifest: Manifest, members: dict[str, zipfile.ZipInfo]) -> None:
     unlisted = sorted(members.keys() - manifest.files.keys() - {MANIFEST_NAME, TORCHSERVE_MANIFEST})
     missing = sorted(manifest.files.keys() - members.keys())
+    if manifest.weights not in manifest.files or manifest.weights in missing:
+        raise MissingWeightsError(f"{path} has no weights, {manifest.weights}; build it again")
     if unlisted or missing:
         raise UnsafeArchiveError(
             f"{path} was tampered with or damaged: files that {MANIFEST_NAME} does not list:"
@@ -243,8 +261,8 @@ def _check_listed(path: Path, manifest: Manifest, members: dict[str, zipfile.Zip
         )
     if manifest.model_file and manifest.model_file not in manifest.files:
         raise ArchiveError(f"{path} has no {manifest.model_file}; build it again")
-    if manifest.weights not in manifest.files or TORCHSERVE_MANIFEST not in members:
-        raise ArchiveError(f"{path} has no weights or no {TORCHSERVE_MANIFEST}; build it again")
+    if TORCHSERVE_MANIFEST not in members:
+        raise ArchiveError(f"{path} has no {TORCHSERVE_MANIFEST}; build it again")
 
 
 def _read(opened: zipfile.ZipFile, name: str) -> bytes:

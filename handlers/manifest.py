@@ -6,16 +6,27 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 MANIFEST_NAME = "whybox.json"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 # What `network` says where the weights are TorchScript.
 TORCHSCRIPT = "torchscript"
 
 
 class ArchiveError(ValueError):
-    """An archive that cannot be used; the message says what is wrong and what to do."""
+    """An archive that cannot be used; the message says what is wrong and what to do.
+
+    problem: the kind of what is wrong, in a word for programs.
+    """
+
+    problem: ClassVar[str] = "unusable"
+
+
+class NewerFormatError(ArchiveError):
+    """An archive that a later Whybox built."""
+
+    problem = "newer-format"
 
 
 @dataclass(frozen=True)
@@ -30,6 +41,8 @@ class Manifest:
     defaults: fields of ExplainRequest that a request leaves out.
     layout, network: of a YOLO-like detector, as in `handlers.loading.ModelSource`.
     model_file: the archive's file of Python code that the model needs, "" for none.
+    source_revision: the commit of the code in it, with "-dirty" if that was changed; "" for
+        unknown.
     """
 
     name: str
@@ -46,6 +59,7 @@ class Manifest:
     torch: str = ""
     torchvision: str = ""
     whybox: str = ""
+    source_revision: str = ""
     format: int = FORMAT_VERSION
 
     @property
@@ -77,7 +91,7 @@ class Manifest:
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise ArchiveError(f"{MANIFEST_NAME} has no format number; build the archive again")
         if values["format"] > FORMAT_VERSION:
-            raise ArchiveError(
+            raise NewerFormatError(
                 f"the archive has format {values['format']}, this Whybox reads up to"
                 f" {FORMAT_VERSION}; update Whybox or build the archive with this version"
             )
@@ -90,7 +104,10 @@ class Manifest:
             )
         categories = values["categories"]
         texts = [values[name] for name in ("name", "version", "architecture")]
-        texts += [values.get("weights", cls.weights), values.get("model_file", cls.model_file)]
+        texts += [
+            values.get(name, getattr(cls, name))
+            for name in ("weights", "model_file", "torch", "torchvision", "source_revision")
+        ]
         if (
             not isinstance(categories, list)
             or not isinstance(values["files"], dict)

@@ -105,15 +105,17 @@ def build_layout(name: str, folder: Path) -> Path:
             export_path=folder / "store",
             categories=folder / "names.txt",
             model_file=folder / "network.py",
+            golden_sample=False,
         )
     )
 
 
-def build_other(kind: str, folder: Path) -> Path:
+def build_other(kind: str, folder: Path, golden_sample: bool = False) -> Path:
     """The archive of one of KINDS, called by it, in `folder`."""
     names = folder / "names.txt"
     names.write_text(NAMES)
     common: dict[str, Any] = {"name": kind, "version": "1.0", "export_path": folder / "store"}
+    common["golden_sample"] = golden_sample
     if kind == "yolo":
         (folder / "network.py").write_text(MODEL_FILE)
         (folder / "yolo.yaml").write_text(YOLO)

@@ -49,6 +49,7 @@ def explainer(tmp_path_factory: pytest.TempPathFactory) -> Explainer:
                 version="1.0",
                 export_path=folder,
                 categories=folder / "categories.txt",
+                golden_sample=False,
             )
         )
     )

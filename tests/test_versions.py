@@ -36,6 +36,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         export_path=tmp_path_factory.mktemp("second"),
         categories=names,
         options={"box_score_thresh": 0.0},
+        golden_sample=False,
     )
     first = replace(
         options, version="1.0", export_path=tmp_path_factory.mktemp("first"), categories=others

@@ -52,10 +52,51 @@ def add_commands(commands: Commands) -> None:
         metavar="NAME",
         help="requests may name objects of this S3 bucket instead of sending a picture",
     )
+    build.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="a model-config.yaml whose keys replace ours: batching, timeouts, workers; under"
+        " `whybox` the defaults and buckets",
+    )
+    build.add_argument(
+        "--default",
+        action="append",
+        default=[],
+        type=_default,
+        dest="defaults",
+        metavar="FIELD=VALUE",
+        help="what a request is that does not say otherwise: method=layercam, score_threshold=0.7",
+    )
+    build.add_argument(
+        "--golden-picture",
+        type=Path,
+        metavar="FILE",
+        help="a small picture whose explanations go into the archive, and which it has to explain"
+        " alike ever after; else one is drawn",
+    )
+    build.add_argument(
+        "--source-revision",
+        metavar="TEXT",
+        help="the commit of the code that is packed, where git does not tell"
+        " (WHYBOX_SOURCE_REVISION)",
+    )
     build.add_argument("--force", action="store_true", help="replace an archive that is there")
 
-    check = add_command(commands, "verify", _verify, "check archives without loading them")
+    check = add_command(
+        commands,
+        "verify",
+        _verify,
+        "check archives: their structure, their digests, and that they load and give what their"
+        " golden sample says",
+    )
     check.add_argument("archives", nargs="+", type=Path, metavar="FILE")
+    check.add_argument(
+        "--static",
+        action="store_true",
+        help="do not load them, which runs their code: for archives from who knows where",
+    )
+    check.add_argument("--device", default="cpu", help="where they are loaded: cpu or cuda")
     add_public_key(check)
 
     schemas = add_command(
@@ -80,6 +121,10 @@ def _build(options: argparse.Namespace) -> int:
         force=options.force,
         model_file=options.model_file,
         buckets=tuple(options.buckets),
+        config=options.config,
+        defaults=dict(options.defaults),
+        golden_picture=options.golden_picture,
+        source_revision=options.source_revision,
     )
     try:
         path = build(wanted)
@@ -90,9 +135,22 @@ def _build(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _default(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected FIELD=VALUE")
+    return name, value
+
+
 def _verify(options: argparse.Namespace) -> int:
+    from archives.load_check import check_loads  # loads numpy
+
     signed_by = signers(options)  # before anything in them is read
+    # All are looked at before the code of any runs.
     found = [(path, verify(path)) for path in options.archives]
+    for path, _ in found:
+        if not options.static:
+            check_loads(path, options.device)
     values = {
         "archives": [
             {**described(path, manifest), "signed_by": signed_by.get(path)}
@@ -116,6 +174,7 @@ def described(path: Path, manifest: Manifest) -> dict[str, Any]:
         "architecture": manifest.architecture,
         "categories": len(_categories(manifest)),
         "digest": manifest.digest,
+        "source_revision": manifest.source_revision,
         "own_code": manifest.own_code(),
     }
 

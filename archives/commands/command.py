@@ -50,5 +50,7 @@ def run_command(options: argparse.Namespace) -> int:
     print(f"archives: {failed}", file=sys.stderr)
     if options.json:
         described = {"type": type(failed).__name__, "message": str(failed), "exit_code": code}
+        if isinstance(failed, ArchiveError):
+            described["problem"] = failed.problem
         print(json.dumps({"error": described}, indent=1), flush=True)
     return code

@@ -167,6 +167,7 @@ def test_weights_of_a_frozen_backbone_give_the_stock_numbers(
             version="1.0",
             export_path=tmp_path,
             options={"min_size": 96, "box_score_thresh": 0.0},
+            golden_sample=False,
         )
     )
     explainer = Explainer.from_archive(path)

@@ -217,6 +217,7 @@ def test_the_command_on_an_archive(options: ClassifyOptions, tmp_path: Path) -> 
             export_path=tmp_path,
             categories=tmp_path / "names.txt",
             options={"size": 96},
+            golden_sample=False,
         )
     )
     command = ["classify", "--archive", str(archive), "--input", options.inputs[0]]

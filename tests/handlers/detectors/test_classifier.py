@@ -387,6 +387,7 @@ def test_an_archive_names_classes_without_a_background(tmp_path: Path) -> None:
         export_path=tmp_path,
         categories=tmp_path / "names.txt",
         options={"size": 96, "resize": "stretch"},
+        golden_sample=False,
     )
     explainer = Explainer.from_archive(build(options))
     assert explainer.categories == NAMES
