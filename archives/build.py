@@ -27,6 +27,7 @@ from archives.golden import golden_files
 from archives.golden_picture import golden_picture
 from archives.model import TORCHSCRIPT_FILE, BuildOptions, Model, read_model
 from archives.model_config import MODEL_CONFIG, ModelConfig, read_model_config
+from archives.names import NAME, VERSION
 from archives.refusals import DoesNotLoadError
 from archives.source_revision import source_revision
 from archives.verify import TORCHSERVE_MANIFEST, verify
@@ -41,10 +42,7 @@ __all__ = ["BuildError", "BuildOptions", "build"]
 PACKAGE = Path(handlers.__file__).parent
 HANDLER = "explain_handler.py"
 SCHEMAS = "schemas"
-# TorchServe puts the name into URLs, file names and its configuration's comma-separated lists.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")  # as S3 has it
-VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,3}")
 # The earliest time that a zip can hold: when something was built is not part of what it is.
 ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 

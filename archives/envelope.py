@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-SIGNATURE_SUFFIX = ".sig"  # after the archive's name
 MAX_SIGNATURE = 64 * 1024  # bytes of the file
 MAX_SIGNATURES = 32  # in one envelope
 

@@ -55,6 +55,10 @@ class StoreRefusedError(StoreError):
     """The bucket is not there, the credentials are wrong, or the place cannot be written."""
 
 
+class NotPromisedError(StoreError):
+    """The store knows no conditional writes: nothing was written."""
+
+
 class StoreDownError(StoreError):
     """The store did not answer, or has no room, after all retries: worth another try later."""
 

@@ -23,7 +23,8 @@ from archives.errors import (
     shortened,
 )
 from archives.mlflow_client import download, open_client, served_path, translated, upload
-from archives.verify import MAX_BYTES, MAX_HEADER, NAME, VERSION, verify
+from archives.names import NAME, VERSION
+from archives.verify import MAX_BYTES, MAX_HEADER, verify
 from handlers.manifest import MANIFEST_NAME
 
 # As MLflow has them, less what would be read as a version.

@@ -18,7 +18,6 @@ from typing import ClassVar
 from archives.envelope import (
     MAX_SIGNATURE,
     MAX_SIGNATURES,
-    SIGNATURE_SUFFIX,
     Envelope,
     Signature,
     fields,
@@ -26,6 +25,7 @@ from archives.envelope import (
 )
 from archives.errors import UnsafeError, UsageError, shortened
 from archives.keys import PrivateKey, PublicKey, read_private_key, read_public_keys
+from archives.names import SIGNATURE_SUFFIX
 from archives.verify import verify
 from handlers.manifest import ArchiveError
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from archives.names import NAME, VERSION
 from archives.refusals import (
     EscapingPathError,
     MissingWeightsError,
@@ -38,9 +39,6 @@ MAX_BYTES = 2 * 1024**3 - 1
 MAX_RATIO = 50
 MAX_HEADER = 64 * 1024**2
 CHUNK = 1024**2
-# What an archive may be called: both stand in paths, addresses and messages.
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
-VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,3}")
 MEMBER_NAME = re.compile(r"[A-Za-z0-9_.+-]+(/[A-Za-z0-9_.+-]+)*")
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 DATA_TYPES = {

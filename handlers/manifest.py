@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 
 MANIFEST_NAME = "whybox.json"
 FORMAT_VERSION = 4
+# Fields that came with a later format, and with which: an older archive keeps its digest.
+SINCE = {"source_revision": 4}
 # What `network` says where the weights are TorchScript.
 TORCHSCRIPT = "torchscript"
 
@@ -78,7 +80,10 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """UTF-8 JSON with sorted keys and a final newline; the same manifest, the same bytes."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True).encode() + b"\n"
+        values = {
+            name: value for name, value in asdict(self).items() if SINCE.get(name, 0) <= self.format
+        }
+        return json.dumps(values, indent=1, sort_keys=True).encode() + b"\n"
 
     @classmethod
     def from_json(cls, data: bytes) -> Manifest:

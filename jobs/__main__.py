@@ -84,7 +84,7 @@ def parse(arguments: Sequence[str] | None = None) -> Options | StatusOptions | R
         elif values["methods"] is None:
             values["methods"] = ()
         values |= {name: _names(values[name]) for name in ("layers", "methods")}
-        values["maps"] = tuple(dict.fromkeys(values["maps"]))
+        values |= {name: tuple(dict.fromkeys(values[name])) for name in ("maps", "thresholds")}
         return EvaluateOptions(**values, **request)
     raise AssertionError(command)
 
@@ -121,7 +121,7 @@ def _explain_options(parser: argparse.ArgumentParser, values: dict[str, Any]) ->
     if missing:
         parser.error(f"the following arguments are required: {', '.join(missing)}")
     if preview:
-        names = ("device", "precision", "public_keys")
+        names = ("device", "precision", "public_keys", "registry")
         shared = {name: given[name] for name in names if name in given}
         return PreviewOptions(given["archive"], request.get("target"), **shared)
     if request.get("fuse") and request.get("save_raw"):

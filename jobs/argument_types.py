@@ -66,3 +66,23 @@ def part_of(text: str) -> tuple[int | None, int]:
             f" environment has the index, got {text}"
         )
     return int(index) if index else None, int(several)
+
+
+def threshold(text: str) -> str:
+    """The text, if `split_threshold` takes it."""
+    try:
+        split_threshold(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"expected FIGURE>=NUMBER or FIGURE<=NUMBER, as 'default energy>=0.3', got {text!r}"
+        ) from error
+    return text
+
+
+def split_threshold(text: str) -> tuple[str, str, float]:
+    """("default energy", ">=", 0.3) of "default energy>=0.3"; raises ValueError for what is not of
+    this form."""
+    match = re.fullmatch(r"\s*(\S.*?)\s*(>=|<=)\s*(\S+)\s*", text)
+    if match is None or not math.isfinite(number := float(match[3])):
+        raise ValueError(text)
+    return match[1], match[2], number

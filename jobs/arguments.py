@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from archives.commands.registry_option import add_registry
 from jobs import argument_types
 from jobs.evaluate_arguments import add_evaluate
 from jobs.explain_arguments import add_explain
@@ -116,7 +117,8 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 
 def _add_sweep(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(parser=parser)
-    parser.add_argument("--archive", required=True, help="a .mar file, or its s3:// URI")
+    parser.add_argument("--archive", required=True, help="a .mar file, s3:// URI or NAME@ALIAS")
+    add_registry(parser)
     add_public_key(parser)
     parser.add_argument("--input", required=True, metavar="PICTURE", help="a file or s3:// URI")
     parser.add_argument(

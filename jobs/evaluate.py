@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from archives.errors import ConflictError, UsageError, shortened
+from archives.errors import ConflictError, MissedError, UsageError, shortened
 from archives.stores.store import Store, open_store
 from handlers.method_check import without_layer
 from handlers.metrics.faithfulness import FaithfulnessOptions
@@ -40,6 +40,7 @@ from jobs.measure import (
 )
 from jobs.options import EvaluateOptions
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
+from jobs.thresholds import REPORT, check_maps, write_audit
 from jobs.worker.pictures import Failure, Pools, load_ahead
 from jobs.worker.shard import check_whose
 
@@ -60,8 +61,8 @@ PAIRED = ("deletion", "insertion", "deletion_score", "insertion_score")
 
 
 def evaluate(options: EvaluateOptions, explainer: Explainer) -> int:
-    """Measures, writes RECORD and TABLE to the output, and prints the table; returns 0, or 3 if
-    pictures failed.
+    """Measures, writes RECORD and TABLE to the output, and prints the table; returns 0, 3 if
+    pictures failed, or 4 if a threshold was missed, which audit.json then says.
 
     What a run that was interrupted measured is kept, picture by picture. Raises RequestError for
     names that the detector does not know, ConflictError if the output holds another evaluation,
@@ -75,6 +76,7 @@ def evaluate(options: EvaluateOptions, explainer: Explainer) -> int:
         faithfulness=FaithfulnessOptions(options.steps, options.blur, options.growth),
     )
     makers = _makers(options, explainer)
+    check_maps(options.thresholds, makers)
     with list_input(options.inputs, options.output) as listing:
         return _evaluate(options, explainer, listing, makers, how)
 
@@ -135,7 +137,22 @@ def _evaluate(
             f"only {_boxes(rows)} of {options.detections} boxes: there are no more pictures; give"
             " more, or raise --per-picture"
         )
+    if _misses(options, explainer, output, summary):
+        return MissedError.exit_code
     return DONE_WITH_FAILURES if failures else DONE
+
+
+def _misses(
+    options: EvaluateOptions, explainer: Explainer, output: Store, summary: Mapping[str, Any]
+) -> bool:
+    """Whether a threshold was missed; says which, and writes the report that says so, too."""
+    if not options.thresholds or explainer.manifest is None:
+        return False
+    missed = write_audit(output, explainer.manifest, summary, options.thresholds)
+    for each in missed:
+        _say(f"threshold missed: {each}")
+    print(f"{output.uri}/{REPORT}: {'missed' if missed else 'passed'}")
+    return bool(missed)
 
 
 def _measured(

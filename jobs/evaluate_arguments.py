@@ -45,6 +45,16 @@ def add_evaluate(parser: argparse.ArgumentParser, add_places: Add, add_machine: 
         " default)",
     )
     parser.add_argument("--target", help="what to explain, e.g. class (default: the archive's)")
+    parser.add_argument(
+        "--threshold",
+        dest="thresholds",
+        action="append",
+        default=[],
+        type=argument_types.threshold,
+        metavar="FIGURE>=NUMBER",
+        help="what a map's mean figure has to reach (or <=), as 'default energy>=0.3'; several may"
+        " be given. audit.json says whether they do, for a registry's gate; 4 if not",
+    )
     for name, kind, text in (
         ("detections", argument_types.count, "boxes to measure, or a few more"),
         ("score-threshold", argument_types.share, "measure boxes scoring more than this, 0 to 1"),

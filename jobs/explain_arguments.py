@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 
+from archives.commands.registry_option import add_registry
 from jobs import argument_types
 from jobs.options import ENGINES, OVERLAYS, JobOptions
 from jobs.shared_arguments import (
@@ -30,7 +31,8 @@ def add_explain(parser: argparse.ArgumentParser) -> None:
         help="a YAML file of these options, by their names with underscores (batch_size: 16);"
         " flags go before the environment (WHYBOX_BATCH_SIZE=16), and that before the file",
     )
-    parser.add_argument("--archive", help="a .mar file, or its s3:// URI")
+    parser.add_argument("--archive", help="a .mar file, s3:// URI or NAME@ALIAS")
+    add_registry(parser)
     parser.add_argument(
         "--input",
         dest="inputs",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -10,15 +9,14 @@ import tempfile
 from pathlib import Path
 from types import FrameType
 
-from archives.envelope import SIGNATURE_SUFFIX
-from archives.errors import MissingObjectError, UnsafeError, UsageError, shortened
-from archives.stores.store import S3_SCHEME, open_root, split_uri
+from archives.errors import UnsafeError, UsageError, shortened
+from archives.location import fetched
 from archives.verify import UnsafeArchiveError, extract
 from handlers.manifest import FORMAT_VERSION, ArchiveError
 from jobs.engines.workers import LocalWorkers, end, environment
 from jobs.errors import Interrupted, KilledError
 from jobs.options import ArchiveFacts, JobOptions, Options, WorkOrder
-from jobs.public_keys import checked_copy, write_signature
+from jobs.public_keys import checked_copy
 
 
 def launch(options: Options) -> int:
@@ -33,9 +31,9 @@ def launch(options: Options) -> int:
     }
     try:
         with tempfile.TemporaryDirectory(prefix="whybox-", ignore_cleanup_errors=True) as private:
-            archive, signature = _fetch(options, Path(private))
+            found = fetched(options.archive, Path(private, "fetched"), options.registry)
             # What is unpacked below, and what Ray sends to its nodes, is what was checked.
-            archive = checked_copy(options, archive, signature, Path(private))
+            archive = checked_copy(options, found, Path(private))
             order = _unpack(options, archive, Path(private))
             if not isinstance(options, JobOptions):
                 return _run_worker(order)
@@ -99,29 +97,3 @@ def _unpack(options: Options, path: Path, private: Path) -> WorkOrder:
     return WorkOrder(
         options, ArchiveFacts(manifest.name, manifest.version, manifest.digest), folder
     )
-
-
-def _fetch(options: Options, private: Path) -> tuple[Path, Path]:
-    """The archive and its signature as local files, downloaded if they are objects; the signature
-    need not be there."""
-    archive = options.archive
-    if not archive.startswith(S3_SCHEME):
-        path = Path(archive)
-        if "@" in path.name and path.suffix != ".mar" and not os.path.exists(path):
-            raise UsageError(
-                f"{shortened(archive)}: an archive by alias needs a registry, which this version"
-                " does not support; give a .mar file or its s3:// URI"
-            )
-        return path, Path(f"{path}{SIGNATURE_SUFFIX}")
-    root, key = split_uri(archive)
-    store = open_root(root)
-    try:
-        data = store.read(key)
-    except MissingObjectError as error:
-        raise UsageError(f"there is no archive {shortened(archive)}") from error
-    path = private / "archive.mar"
-    path.write_bytes(data)
-    signature = private / f"archive.mar{SIGNATURE_SUFFIX}"
-    if options.public_keys:
-        write_signature(store, key + SIGNATURE_SUFFIX, signature)
-    return path, signature

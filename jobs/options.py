@@ -20,7 +20,8 @@ OVER = ("picture", "network", "none")
 class JobOptions:
     """The command line of `jobs explain`.
 
-    archive: a .mar file or its s3:// URI.
+    archive: a .mar file, its s3:// URI, or NAME@ALIAS or NAME@VERSION of a registry.
+    registry: an s3:// URI or a folder; None for WHYBOX_REGISTRY.
     public_keys: files of keys, one of which has to vouch for the archive; none for any archive.
     inputs: folders, files or s3:// URIs, at least one.
     output: a folder or an s3:// URI.
@@ -55,6 +56,7 @@ class JobOptions:
     workers: int | None = None
     shard: tuple[int, int] | None = None
     dry_run: bool = False
+    registry: str | None = None
     public_keys: tuple[str, ...] = ()
 
 
@@ -77,6 +79,7 @@ class SweepOptions:
     request: Mapping[str, Any] = field(default_factory=dict)
     device: str = "cpu"
     precision: str = "fp32"
+    registry: str | None = None
     public_keys: tuple[str, ...] = ()
 
 
@@ -108,6 +111,7 @@ class FeatureOptions:
     format: str = "jpg"
     device: str = "cpu"
     precision: str = "fp32"
+    registry: str | None = None
     public_keys: tuple[str, ...] = ()
 
 
@@ -127,6 +131,7 @@ class ClassifyOptions:
     category: str | None = None
     device: str = "cpu"
     precision: str = "fp32"
+    registry: str | None = None
     public_keys: tuple[str, ...] = ()
 
 
@@ -142,6 +147,7 @@ class EvaluateOptions:
     detections: how many boxes are measured, or a few more; they score more than score_threshold.
     per_picture: at most so many of one picture, drawn at random by `seed`.
     steps, blur, growth: as for handlers.metrics.faithfulness.
+    thresholds: what figures have to reach, "FIGURE>=NUMBER"; with any, audit.json is written.
     """
 
     archive: str
@@ -160,8 +166,10 @@ class EvaluateOptions:
     growth: float = 1.0
     batch_size: int = 8
     seed: int = 0
+    thresholds: tuple[str, ...] = ()
     device: str = "cpu"
     precision: str = "fp32"
+    registry: str | None = None
     public_keys: tuple[str, ...] = ()
 
 
@@ -173,6 +181,7 @@ class PreviewOptions:
     target: str | None = None
     device: str = "cpu"
     precision: str = "fp32"
+    registry: str | None = None
     public_keys: tuple[str, ...] = ()
 
 

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
+from archives.commands.registry_option import add_registry
 from jobs import argument_types
 from jobs.options import ABLATIONS, JobOptions
 
@@ -71,8 +72,9 @@ class Box(Several):
 
 
 def add_places(parser: argparse.ArgumentParser) -> None:
-    """--archive, --input, --output, all of which are required, and --public-key."""
-    parser.add_argument("--archive", required=True, help="a .mar file, or its s3:// URI")
+    """--archive, --input, --output, all of which are required, --registry and --public-key."""
+    parser.add_argument("--archive", required=True, help="a .mar file, s3:// URI or NAME@ALIAS")
+    add_registry(parser)
     add_public_key(parser)
     parser.add_argument(
         "--input",

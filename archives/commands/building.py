@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from archives.commands.command import DONE, Commands, add_command, tell
+from archives.commands.registry_option import add_registry
 from archives.commands.signing import add_public_key, signers
 from archives.errors import UsageError
+from archives.location import fetched, naming
 from archives.verify import verify
 from handlers.manifest import Manifest
 
@@ -90,13 +93,14 @@ def add_commands(commands: Commands) -> None:
         "check archives: their structure, their digests, and that they load and give what their"
         " golden sample says",
     )
-    check.add_argument("archives", nargs="+", type=Path, metavar="FILE")
+    check.add_argument("archives", nargs="+", metavar="FILE|URI|NAME@ALIAS")
     check.add_argument(
         "--static",
         action="store_true",
         help="do not load them, which runs their code: for archives from who knows where",
     )
     check.add_argument("--device", default="cpu", help="where they are loaded: cpu or cuda")
+    add_registry(check)
     add_public_key(check)
 
     schemas = add_command(
@@ -145,27 +149,33 @@ def _default(text: str) -> tuple[str, str]:
 def _verify(options: argparse.Namespace) -> int:
     from archives.load_check import check_loads  # loads numpy
 
-    signed_by = signers(options)  # before anything in them is read
-    # All are looked at before the code of any runs.
-    found = [(path, verify(path)) for path in options.archives]
-    for path, _ in found:
-        if not options.static:
-            check_loads(path, options.device)
+    with tempfile.TemporaryDirectory(prefix="whybox-verify-") as private:
+        places = [
+            (text, fetched(text, Path(private, str(number)), options.registry))
+            for number, text in enumerate(options.archives)
+        ]
+        with naming({each.path: text for text, each in places}):
+            signed_by = signers(options, [each for _, each in places])  # before all are read
+            # All are looked at before the code of any runs.
+            found = [(text, each.path, verify(each.path)) for text, each in places]
+            for _, path, _ in found:
+                if not options.static:
+                    check_loads(path, options.device)
     values = {
         "archives": [
-            {**described(path, manifest), "signed_by": signed_by.get(path)}
-            for path, manifest in found
+            {**described(text, manifest), "signed_by": signed_by.get(path)}
+            for text, path, manifest in found
         ]
     }
     lines = [
-        in_words(path, manifest) + (f", signed by {signed_by[path]}" if path in signed_by else "")
-        for path, manifest in found
+        in_words(text, manifest) + (f", signed by {signed_by[path]}" if path in signed_by else "")
+        for text, path, manifest in found
     ]
     tell(options, values, "\n".join(lines))
     return DONE
 
 
-def described(path: Path, manifest: Manifest) -> dict[str, Any]:
+def described(path: Path | str, manifest: Manifest) -> dict[str, Any]:
     """An archive as --json tells it."""
     return {
         "archive": str(path),
@@ -179,7 +189,7 @@ def described(path: Path, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def in_words(path: Path, manifest: Manifest) -> str:
+def in_words(path: Path | str, manifest: Manifest) -> str:
     """The same as a line of text."""
     own = manifest.own_code()
     return (
@@ -194,8 +204,10 @@ def _categories(manifest: Manifest) -> tuple[str, ...]:
 
 
 def _schemas(options: argparse.Namespace) -> int:
+    from archives.audit_report import write_schema
     from archives.build import write_schemas  # as for _build
 
     write_schemas(options.output)
+    write_schema(options.output)
     tell(options, {"folder": str(options.output)}, f"wrote JSON Schemas into {options.output}")
     return DONE

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +15,8 @@ from types import FrameType
 from typing import Any
 
 from archives.commands.command import DONE, RETRY, Commands, add_command, tell
+from archives.commands.registry_option import add_registry
+from archives.location import fetched, naming
 from archives.page import show
 from archives.server import (
     DEFAULT_CONFIG,
@@ -36,8 +39,14 @@ def add_commands(commands: Commands) -> None:
     """serve, ready, rotate, page and stop."""
     serve = add_command(commands, "serve", _serve, "verify archives and start TorchServe on them")
     serve.add_argument(
-        "--archive", required=True, action="append", type=Path, metavar="FILE", dest="archives"
+        "--archive",
+        required=True,
+        action="append",
+        metavar="FILE|URI|NAME@ALIAS",
+        dest="archives",
+        help="several may be given",
     )
+    add_registry(serve)
     serve.add_argument(
         "--digest",
         action="append",
@@ -102,17 +111,23 @@ def _serve(options: argparse.Namespace) -> int:
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # As nohup sets it.
             signal.signal(number, _terminate)
-    server = start(
-        ServerOptions(
-            archives=tuple(options.archives),
-            folder=options.folder,
-            config=options.config,
-            ports=Ports() if options.free_ports else None,
-            java_home=options.java,
-            digests=tuple(options.digests),
-            public_keys=tuple(options.public_keys),
-        )
-    )
+    with tempfile.TemporaryDirectory(prefix="whybox-serve-") as private:
+        places = [
+            (fetched(each, Path(private, str(number)), options.registry).path, each)
+            for number, each in enumerate(options.archives)
+        ]
+        with naming(dict(places)):
+            server = start(
+                ServerOptions(
+                    archives=tuple(path for path, _ in places),
+                    folder=options.folder,
+                    config=options.config,
+                    ports=Ports() if options.free_ports else None,
+                    java_home=options.java,
+                    digests=tuple(options.digests),
+                    public_keys=tuple(options.public_keys),
+                )
+            )
     try:
         if not options.json:
             print(f"TorchServe has started and loads {', '.join(server.models)} ...", flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ from typing import Any
 from archives import model_signing
 from archives.commands.command import DONE, Commands, add_command, tell
 from archives.keys import ExposedKeyWarning, passphrase, read_private_key, write_keys
+from archives.location import Fetched
 from archives.signing import check_signature, read_public_keys, sign, signature_of
-from archives.stores.store import FolderStore
+from archives.stores.folder import FolderStore
 
 OWN, SIGSTORE = "whybox", "model-signing"
 
@@ -66,21 +67,22 @@ def add_public_key(parser: argparse.ArgumentParser) -> None:
     add_way(parser)
 
 
-def signers(options: argparse.Namespace) -> dict[Path, str]:
-    """Of each archive the id of the key that signed it; empty if no public key was given.
+def signers(options: argparse.Namespace, archives: Sequence[Fetched]) -> dict[Path, str]:
+    """Of each archive the id of the key that signed it, by its path; empty if no public key was
+    given.
 
-    options: of a parser with `archives` to which `add_public_key` was applied. Raises
-    SignatureError, and UsageError for keys that cannot be used.
+    options: of a parser to which `add_public_key` was applied. Raises SignatureError, and
+    UsageError for keys that cannot be used.
     """
     if options.way == SIGSTORE:
         return {
-            path: model_signing.check_signature(path, options.public_keys)
-            for path in options.archives
+            each.path: model_signing.check_signature(each.path, options.public_keys)
+            for each in archives
         }
     if not options.public_keys:
         return {}
     keys = read_public_keys(options.public_keys)
-    return {path: check_signature(path, keys) for path in options.archives}
+    return {each.path: check_signature(each.path, keys, each.signature) for each in archives}
 
 
 def _keygen(options: argparse.Namespace) -> int:

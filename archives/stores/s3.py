@@ -6,9 +6,8 @@ import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import boto3
 from boto3.exceptions import S3UploadFailedError
@@ -19,20 +18,32 @@ from botocore.parsers import ResponseParserError
 from urllib3.exceptions import HTTPError
 
 from archives.errors import (
-    CommandError,
-    DeniedObjectError,
     MissingObjectError,
+    NotPromisedError,
     StoreDownError,
     StoreRefusedError,
-    UsageError,
     shortened,
+)
+from archives.stores.s3_errors import (
+    BROKEN_ANSWER,
+    GONE,
+    TAKEN,
+    UNKNOWN_TO_STORE,
+    UNREACHABLE,
+    may_pass,
+    reason,
+    translated,
 )
 from archives.stores.store import S3_SCHEME, Entry, S3Settings
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import ListObjectsV2OutputTypeDef, ObjectTypeDef
+    from mypy_boto3_s3.type_defs import (
+        GetObjectOutputTypeDef,
+        ListObjectsV2OutputTypeDef,
+        ObjectTypeDef,
+    )
 
 Answer = TypeVar("Answer")
 
@@ -42,47 +53,7 @@ LONGEST_DELAY = 20.0
 PAGE = 1000  # the most that S3 lists at once
 # Of one file; a client's connections are for its callers' threads.
 UPLOAD_THREADS = 4
-
-# An answer that began as a success and then broke off or does not match its checksum.
-BROKEN_ANSWER = (
-    boto.FlexibleChecksumError,
-    boto.IncompleteReadError,
-    boto.ResponseStreamingError,
-    ResponseParserError,
-)
-UNREACHABLE = (boto.ConnectionError, boto.HTTPClientError)
-NO_CREDENTIALS = (
-    boto.NoCredentialsError,
-    boto.PartialCredentialsError,
-    boto.CredentialRetrievalError,
-    boto.NoAuthTokenError,
-    boto.TokenRetrievalError,
-)
-BAD_CREDENTIALS = {
-    "AuthFailure",
-    "ExpiredToken",
-    "InvalidAccessKeyId",
-    "InvalidClientTokenId",
-    "InvalidToken",
-    "SignatureDoesNotMatch",
-    "TokenRefreshRequired",
-}
-BAD_BUCKET = {"NoSuchBucket", "InvalidBucketName", "PermanentRedirect", "AllAccessDisabled"}
-GONE = "NoSuchUpload"
-TAKEN, UNKNOWN_TO_STORE = 412, 501
-# Whatever their status; the last three are of a body that was damaged on its way to the store.
-PASSING = {
-    "ConditionalRequestConflict",
-    "InternalError",
-    "OperationAborted",
-    "RequestTimeout",
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
-    "BadDigest",
-    "IncompleteBody",
-    "XAmzContentSHA256Mismatch",
-}
+CHUNK = 2**20
 
 
 def connect(settings: S3Settings) -> S3Client:
@@ -131,24 +102,13 @@ class _Retries:
 def _passing(response: tuple[Any, Mapping[str, Any]] | None, error: Exception | None) -> bool:
     if response is None:
         return isinstance(error, UNREACHABLE)
-    code, status, _ = _reason(response[1])
-    return _may_pass(code, status)
-
-
-def _may_pass(code: str, status: int) -> bool:
-    return code in PASSING or status == 429 or (status >= 500 and status != UNKNOWN_TO_STORE)
+    code, status, _ = reason(response[1])
+    return may_pass(code, status)
 
 
 def _delay(attempt: int) -> float:
     """Seconds after the failed `attempt` (1 is the first), at random so that threads spread."""
     return random.uniform(0, min(FIRST_DELAY * 2.0 ** (attempt - 1), LONGEST_DELAY))
-
-
-def _reason(answer: Mapping[str, Any]) -> tuple[str, int, str]:
-    """An answer's error: code, HTTP status, message."""
-    error = answer.get("Error", {})
-    status = int(answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-    return str(error.get("Code", "")), status, str(error.get("Message", ""))
 
 
 class S3Store:
@@ -174,7 +134,7 @@ class S3Store:
         name = self.prefix + key
         if not key or key.endswith("/"):
             return None
-        with _translated(self.bucket, name, refuses=True):
+        with translated(self.bucket, name, refuses=True):
             # The first key with a prefix is the prefix itself; HEAD would hide errors' reasons.
             found = self._page(name, MaxKeys=1).get("Contents", [])
         return self._entry(found[0]) if found and found[0].get("Key") == name else None
@@ -182,7 +142,7 @@ class S3Store:
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         after: dict[str, str] = {}
         while True:
-            with _translated(self.bucket, self.prefix + prefix, refuses=True):
+            with translated(self.bucket, self.prefix + prefix, refuses=True):
                 page = self._page(self.prefix + prefix, MaxKeys=PAGE, **after)
             for found in page.get("Contents", []):
                 yield self._entry(found)
@@ -219,25 +179,41 @@ class S3Store:
     def read(self, key: str) -> bytes:
         return self.fetch(key, lambda body: body.read())
 
+    def read_tagged(self, key: str) -> tuple[bytes, str]:
+        return self._fetch(key, lambda answer: (answer["Body"].read(), answer["ETag"].strip('"')))
+
+    def read_file(self, key: str, path: Path) -> None:
+        def take(body: StreamingBody) -> None:
+            file.seek(0)
+            file.truncate()
+            for chunk in body.iter_chunks(CHUNK):
+                file.write(chunk)
+
+        with path.open("wb") as file:
+            self.fetch(key, take)
+
     def fetch(self, key: str, take: Callable[[StreamingBody], Answer]) -> Answer:
         """What `take` makes of an object's body; it is called anew where that breaks off. Errors as
         for `read`."""
+        return self._fetch(key, lambda answer: take(answer["Body"]))
+
+    def _fetch(self, key: str, take: Callable[[GetObjectOutputTypeDef], Answer]) -> Answer:
         name = self.prefix + key
 
         def ask() -> Answer:
-            body = self.client.get_object(Bucket=self.bucket, Key=name)["Body"]
+            answer = self.client.get_object(Bucket=self.bucket, Key=name)
             try:
-                return take(body)
+                return take(answer)
             # Named apart from a request that timed out: that one has used up its attempts.
             except (boto.ReadTimeoutError, HTTPError) as error:
                 raise boto.ResponseStreamingError(error=error) from error
 
-        with _translated(self.bucket, name):
+        with translated(self.bucket, name):
             return self._complete(ask)
 
     def write(self, key: str, data: bytes) -> None:
         name = self.prefix + key
-        with _translated(self.bucket, name, refuses=True):
+        with translated(self.bucket, name, refuses=True):
             self.client.put_object(Bucket=self.bucket, Key=name, Body=data)
 
     def write_file(self, key: str, path: Path) -> None:
@@ -250,93 +226,93 @@ class S3Store:
             except S3UploadFailedError as error:
                 failed = error.__context__
                 # Of a completion whose answer was lost, the next attempt finds no upload.
-                if isinstance(failed, boto.ClientError) and _reason(failed.response)[0] == GONE:
+                if isinstance(failed, boto.ClientError) and reason(failed.response)[0] == GONE:
                     raise boto.ResponseStreamingError(error=failed) from error
                 raise
 
-        with _translated(self.bucket, name, refuses=True):
+        with translated(self.bucket, name, refuses=True):
             self._complete(upload)
 
     def create(self, key: str, data: bytes) -> bool:
+        return self._create(
+            key, data, lambda: self.read(key) == data, lambda: self.write(key, data)
+        )
+
+    def create_file(self, key: str, path: Path) -> bool:
+        with path.open("rb") as file:
+
+            def same(body: StreamingBody) -> bool:
+                file.seek(0)
+                with contextlib.closing(body):  # of what differs the rest is not read
+                    equal = all(file.read(len(each)) == each for each in body.iter_chunks(CHUNK))
+                return equal and not file.read(1)
+
+            return self._create(
+                key, file, lambda: self.fetch(key, same), lambda: self.write_file(key, path)
+            )
+
+    def _create(
+        self,
+        key: str,
+        body: bytes | BinaryIO,
+        same: Callable[[], bool],
+        write: Callable[[], None],
+    ) -> bool:
+        """same: whether what is there is `body`. write: writes it, whatever is there."""
         name = self.prefix + key
         for attempt in range(1, self.attempts + 1):
-            with _translated(self.bucket, name, refuses=True):
+            if not isinstance(body, bytes):
+                body.seek(0)
+            with translated(self.bucket, name, refuses=True):
                 try:
-                    self.client.put_object(Bucket=self.bucket, Key=name, Body=data, IfNoneMatch="*")
+                    self.client.put_object(Bucket=self.bucket, Key=name, Body=body, IfNoneMatch="*")
                     return True
                 except boto.ClientError as error:
-                    _, status, _ = _reason(error.response)
+                    _, status, _ = reason(error.response)
                     if status not in (TAKEN, UNKNOWN_TO_STORE):
                         raise
             # "Taken" may be by this very call, if an attempt did its work and its answer was lost.
             with contextlib.suppress(MissingObjectError):
-                return self.read(key) == data
+                return same()
             if status == UNKNOWN_TO_STORE:
-                self.write(key, data)
+                write()
                 return True
             time.sleep(_delay(attempt))
         place = shortened(f"{S3_SCHEME}{self.bucket}/{name}")
         raise StoreDownError(f"{place}: the store says it is there (412), and that it is not (404)")
 
+    def replace(self, key: str, data: bytes, tag: str) -> bool:
+        name = self.prefix + key
+        place = shortened(f"{S3_SCHEME}{self.bucket}/{name}")
+        for attempt in range(1, self.attempts + 1):
+            with translated(self.bucket, name, refuses=True):
+                try:
+                    self.client.put_object(
+                        Bucket=self.bucket, Key=name, Body=data, IfMatch=f'"{tag}"'
+                    )
+                    return True
+                except boto.ClientError as error:
+                    code, status, said = reason(error.response)
+                    if status == UNKNOWN_TO_STORE:
+                        raise NotPromisedError(
+                            f"{place}: the store knows no conditional writes ({said or code})"
+                        ) from error
+                    if status != TAKEN and code != "NoSuchKey":
+                        raise
+            # It may have changed by this very call, as for `create`.
+            try:
+                found, current = self.read_tagged(key)
+            except MissingObjectError:
+                return False
+            if found == data or current != tag:
+                return found == data
+            time.sleep(_delay(attempt))
+        raise StoreDownError(f"{place}: the store says it changed (412), and shows it unchanged")
+
     def delete(self, key: str) -> None:
         name = self.prefix + key
         with (
             contextlib.suppress(MissingObjectError),
-            _translated(self.bucket, name, refuses=True),
+            translated(self.bucket, name, refuses=True),
         ):
             self.client.delete_object(Bucket=self.bucket, Key=name)
-
-
-class _translated(AbstractContextManager[None]):  # noqa: N801 - reads as a verb where it is used
-    """Turns boto3's exceptions into ours; `refuses`: a 403 concerns the place, not one object."""
-
-    def __init__(self, bucket: str, key: str, refuses: bool = False) -> None:
-        self.place = shortened(f"{S3_SCHEME}{bucket}/{key}")
-        self.bucket = shortened(bucket)
-        self.refuses = refuses
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, S3UploadFailedError):  # boto3's wrapping of what it handled
-            error = error.__context__
-        ours = self._ours(error)
-        if ours is not None:
-            raise ours from error
-
-    def _ours(self, error: BaseException | None) -> CommandError | None:
-        if isinstance(error, NO_CREDENTIALS):
-            return StoreRefusedError(f"{self.place}: no usable credentials: {error}")
-        if isinstance(error, ResponseParserError):
-            return StoreDownError(
-                f"{self.place}: the answers are not those of an S3 store: {error}"
-            )
-        if isinstance(error, (*UNREACHABLE, *BROKEN_ANSWER)):
-            return StoreDownError(f"{self.place}: the store does not answer: {error}")
-        if isinstance(error, boto.ClientError):
-            return self._from_answer(error)
-        if isinstance(error, boto.ParamValidationError) and "bucket name" in str(error):
-            return UsageError(  # boto3's own text is three regular expressions
-                f"{self.bucket!r} cannot be a bucket's name; expected 3 to 63 lower-case letters,"
-                " digits, dots and hyphens"
-            )
-        if isinstance(error, (boto.ParamValidationError, boto.InvalidRegionError)):
-            return UsageError(f"{self.place}: {error}")
-        if isinstance(error, boto.BotoCoreError):
-            return StoreRefusedError(f"{self.place}: {error}")
-        return None
-
-    def _from_answer(self, error: boto.ClientError) -> CommandError:
-        code, status, said = _reason(error.response)
-        if code in BAD_BUCKET:
-            return StoreRefusedError(f"there is no bucket {self.bucket!r} ({code}: {said})")
-        if code in BAD_CREDENTIALS:
-            return StoreRefusedError(f"{self.place}: the credentials are wrong ({code}: {said})")
-        if code == "RequestTimeTooSkewed":
-            return StoreRefusedError(f"{self.place}: this machine's clock is wrong ({said})")
-        if _may_pass(code, status):
-            return StoreDownError(f"{self.place}: the store is down or too busy ({code}: {said})")
-        if status == 403:
-            kind = StoreRefusedError if self.refuses else DeniedObjectError
-            return kind(f"{self.place}: not allowed with these credentials ({code}: {said})")
-        if code in ("NoSuchKey", "404"):
-            return MissingObjectError(f"there is no object {self.place} ({code})")
-        return StoreRefusedError(f"{self.place}: the store refused ({code or status}: {said})")

@@ -25,6 +25,7 @@ from tests.archives.golden_stub import (
     stub_files,
     write_stub,
 )
+from tests.archives.test_verify import tiny_files
 
 OTHER_SCORE = [EXPLANATIONS[0] | {"score": 0.51}, EXPLANATIONS[1]]
 OTHER_MAP = [MAPS[0], MAPS[1] * np.float32(1.01)]
@@ -96,7 +97,8 @@ CASES = {
         "wrong-versions",
         "it was built with torch 1.0, here is",
     ),
-    "no golden sample": (
+    "no golden sample": (packed(tiny_files()), 2, "no-golden-sample", "has no golden sample"),
+    "lost golden sample": (
         packed({k: v for k, v in stub_files().items() if k != EXPECTED}),
         5,
         "tampered",

@@ -17,6 +17,12 @@ def test_round_trip_and_digest() -> None:
     assert replace(MANIFEST, options={"min_size": 9}).digest != MANIFEST.digest
 
 
+def test_an_older_archive_keeps_its_digest() -> None:
+    old = replace(MANIFEST, format=3)
+    assert "source_revision" not in json.loads(old.to_json())
+    assert Manifest.from_json(old.to_json()).digest == old.digest
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

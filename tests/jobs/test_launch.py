@@ -15,6 +15,8 @@ import psutil
 import pytest
 import requests
 
+from archives.names import read_reference
+from archives.registry import Promotion, Registry
 from archives.stores.store import open_store
 from handlers.manifest import FORMAT_VERSION
 from jobs.__main__ import main
@@ -86,6 +88,31 @@ def test_everything_in_a_bucket(archive: Path, source: str, bucket: str) -> None
     assert explain(f"{bucket}/store/stub.mar", f"{bucket}/in", f"{bucket}/out") == 3
     assert failed(f"{bucket}/out", 1) == [("a.jpg", MESSAGE)]
     assert json.loads(open_store(f"{bucket}/out").read("run.json"))["status"] == "done"
+
+
+@pytest.mark.parametrize("which", ["stub@production", "stub@1.0"])
+def test_an_archive_of_a_registry(
+    which: str, archive: Path, source: str, bucket: str, tmp_path: Path, private: Path
+) -> None:
+    registry = Registry.open(f"{bucket}/registry")
+    registry.publish(archive)
+    registry.promote(Promotion(read_reference("stub@1.0"), "production", "me", "why"))
+    output = str(tmp_path / "out")
+    assert explain(which, source, output, "--registry", f"{bucket}/registry") == 3
+    record = json.loads(open_store(output).read("run.json"))
+    digest = registry.find("stub", "1.0").manifest.digest
+    assert (record["archive"]["uri"], record["archive"]["digest"]) == (which, digest)
+    assert list(private.iterdir()) == []
+
+
+def test_a_tampered_archive_of_a_registry(
+    archive: Path, source: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    place = str(tmp_path / "registry")
+    Registry.open(place).publish(archive)
+    tampered(tmp_path / "registry/stub/1.0/stub.mar")
+    assert explain("stub@1.0", source, str(tmp_path / "out"), "--registry", place) == 5
+    assert_one_line(capfd.readouterr().err, f"{place}/stub/1.0/stub.mar was tampered with")
 
 
 def test_the_archives_own_code_prints_the_model(

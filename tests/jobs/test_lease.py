@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 
 from archives.errors import CommandError, ConflictError, StoreDownError
-from archives.stores.store import FolderStore, Store, open_store
+from archives.stores.folder import FolderStore
+from archives.stores.store import Store, open_store
 from jobs import lease
 from jobs.errors import Interrupted
 from jobs.lease import (

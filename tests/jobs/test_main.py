@@ -261,9 +261,40 @@ def test_an_archive_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixt
     assert error.count("\n") == 1
 
 
-def test_an_archive_by_alias(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_archive_by_alias(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WHYBOX_REGISTRY", raising=False)
     assert main(["explain", "--archive", "demo@production", "--input", "i", "--output", "o"]) == 2
-    assert "demo@production: an archive by alias needs a registry" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("jobs: the archive demo@production: which registry? Give --registry")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["explain", *NEEDED],
+        ["explain", "--archive", "demo@production", "--preview-model"],
+        ["features", *NEEDED],
+        ["classify", *NEEDED],
+        ["evaluate", *NEEDED],
+        ["sweep", *NEEDED[:4], "--output", "o.png", "--layers", "roi"],
+    ],
+)
+def test_every_command_with_an_archive_takes_a_registry(command: list[str]) -> None:
+    assert vars(parse([*command, "--registry", "s3://b/r"]))["registry"] == "s3://b/r"
+    assert vars(parse(command))["registry"] is None
+
+
+def test_a_registry_from_a_file_or_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "job.yaml").write_text("registry: s3://b/file\n")
+    config = ["--config", str(tmp_path / "job.yaml")]
+    assert vars(parse(["explain", *NEEDED, *config]))["registry"] == "s3://b/file"
+    monkeypatch.setenv("WHYBOX_REGISTRY", "s3://b/environment")
+    assert vars(parse(["explain", *NEEDED, *config]))["registry"] == "s3://b/environment"
 
 
 def test_the_parent_process_does_not_load_torch() -> None:

@@ -157,7 +157,7 @@ def test_a_flag_undoes_what_the_file_switches_on(
         ("DRY_RUN", "1", {"dry_run": True}),
         ("SHARD", "2/3", {"shard": (2, 3)}),
         ("DATA", "others'", {}),
-        ("REGISTRY", "others'", {}),
+        ("JAVA_HOME", "others'", {}),
         ("S3_TIMEOUT", "others'", {}),
     ],
 )
@@ -181,7 +181,9 @@ def test_one_input_or_layer_in_a_file_needs_no_list(config: Path) -> None:
 def test_a_preview_takes_its_archive_from_a_file(config: Path) -> None:
     config.write_text(EVERYTHING)
     found = parse(["explain", "--preview-model", "--config", str(config)])
-    assert found == PreviewOptions("s3://b/a.mar", "box", "cuda", "bf16", ("a.pem", "b.pem"))
+    assert found == PreviewOptions(
+        "s3://b/a.mar", "box", "cuda", "bf16", public_keys=("a.pem", "b.pem")
+    )
 
 
 def test_what_no_source_gives_is_asked_for(
@@ -209,7 +211,7 @@ def test_what_no_source_gives_is_asked_for(
         ("overlays: some", "{}: overlays: expected one of auto, none, all, each, got 'some'"),
         ("batchsize: 3", "{}: batchsize: there is no such setting; did you mean batch_size?"),
         ("batch-size: 3", "{}: batch-size: there is no such setting; did you mean batch_size?"),
-        ("config: 3", "{}: config: there is no such setting; expected one of archive, input, "),
+        ("config: 3", "{}: config: there is no such setting; expected one of archive, registry, "),
         ("zzz: 1\nseed: -1", "{}: zzz: there is no such setting; .*; {}: seed: expected a whole"),
         ("- a", "{}: expected the flags' names with values, such as 'batch_size: 16', got ['a']"),
         ("no: 1", "{}: expected the flags' names with values"),

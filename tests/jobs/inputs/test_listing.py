@@ -11,7 +11,8 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 
 from archives.errors import CommandError, UsageError
-from archives.stores.store import Entry, FolderStore, open_store
+from archives.stores.folder import FolderStore
+from archives.stores.store import Entry, open_store
 from jobs.inputs import listing
 from jobs.inputs.listing import Listing, list_input
 from jobs.inputs.sorted_on_disk import SortedOnDisk

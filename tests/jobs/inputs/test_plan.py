@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from archives.errors import ConflictError
-from archives.stores.store import Entry, FolderStore, open_store
+from archives.stores.folder import FolderStore
+from archives.stores.store import Entry, open_store
 from jobs.inputs import plan
 from jobs.inputs.listing import Listing
 from jobs.inputs.plan import Plan, changes, write_plan

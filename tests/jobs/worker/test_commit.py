@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from archives.errors import ConflictError
-from archives.stores.store import Entry, FolderStore
+from archives.stores.folder import FolderStore
+from archives.stores.store import Entry
 from jobs.worker.commit import AHEAD, all_stats, commit, read_stats, read_table
 from jobs.worker.pictures import Failure, Pools
 

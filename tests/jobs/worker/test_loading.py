@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from archives.errors import StoreDownError
-from archives.stores.store import FolderStore
+from archives.stores.folder import FolderStore
 from jobs.errors import Interrupted
 from jobs.inputs.listing import Listing
 from jobs.inputs.plan import Plan, write_plan

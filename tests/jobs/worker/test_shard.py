@@ -14,7 +14,8 @@ from PIL import ExifTags, Image
 from torch import Tensor
 
 from archives.errors import StoreDownError, StoreRefusedError, UsageError
-from archives.stores.store import Entry, FolderStore, open_store
+from archives.stores.folder import FolderStore
+from archives.stores.store import Entry, open_store
 from handlers.schema import ExplainRequest, Explanation, RequestError
 from jobs.errors import DeviceLostError, Interrupted
 from jobs.tables import read_rows

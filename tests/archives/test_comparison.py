@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from archives.comparison import compare
+from archives.golden_differences import golden_differences
+from archives.tensor_differences import tensor_differences
+from tests.archives.small_archives import write_small
+
+
+def saved(path: Path, tensors: dict[str, Any]) -> Path:
+    path.write_bytes(safetensors.numpy.save(tensors))
+    return path
+
+
+def test_tensors_one_by_one(tmp_path: Path) -> None:
+    same = np.arange(6, dtype=np.float32).reshape(2, 3)
+    old = {
+        "same": same,
+        "gone": same,
+        "shape": same,
+        "kind": same,
+        "kind and value": same,
+        "value": same,
+        "whole": np.array([1, 250], np.uint8),
+        "nan": np.array([np.nan, 1], np.float32),
+        "new nan": np.ones(2, np.float32),
+    }
+    new = {
+        "same": same,
+        "new": np.ones((2, 2), np.float16),
+        "shape": same.T.copy(),
+        "kind": same.astype(np.float16),
+        "kind and value": same.astype(np.float64) + 1,
+        "value": same + np.array([0, -0.5, 0.25], np.float32),
+        "whole": np.array([251, 250], np.uint8),
+        "nan": np.array([np.nan, 3], np.float32),
+        "new nan": np.array([1, np.nan], np.float32),
+    }
+    assert tensor_differences(saved(tmp_path / "a", old), saved(tmp_path / "b", new)) == {
+        "added": {"new": "F16 [2, 2]"},
+        "removed": {"gone": "F32 [2, 3]"},
+        "reshaped": {"shape": ["F32 [2, 3]", "F32 [3, 2]"]},
+        "retyped": {"kind": ["F32", "F16"], "kind and value": ["F32", "F64"]},
+        "changed": {
+            "kind and value": 1.0,
+            "value": 0.5,
+            "whole": 250.0,
+            "nan": 2.0,
+            "new nan": None,
+        },
+        "same": 1,
+    }
+
+
+def test_bfloat16_and_tensors_of_several_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from safetensors.torch import save
+
+    monkeypatch.setattr("archives.tensor_differences.PART", 7)
+    values = torch.linspace(-2, 2, 50).bfloat16()
+    for name, tensor in (("a", values), ("b", values + 3)):
+        (tmp_path / name).write_bytes(save({"w": tensor, "x": values.clone()}))
+    found = tensor_differences(tmp_path / "a", tmp_path / "b")
+    assert found["changed"] == {"w": float((values + 3 - values).float().abs().max())}
+    assert found["same"] == 1
+
+
+def test_archives(tmp_path: Path) -> None:
+    old = write_small(
+        tmp_path / "old.mar",
+        options={"min_size": 320},
+        extra={"handlers/a.py": b"1", "handlers/b.py": b"1"},
+        torch="2.14",
+    )
+    new = write_small(
+        tmp_path / "new.mar",
+        "1.1",
+        categories=("__background__", "ring", "disc", "star"),
+        config="minWorkers: 2\nwhybox: {buckets: [a]}\n",
+        options={"min_size": 640},
+        defaults={"method": "odam"},
+        extra={"handlers/a.py": b"2", "handlers/c.py": b"1"},
+        torch="2.15",
+    )
+    found = compare(old, new, tmp_path)
+    assert found["manifest"] == {"version": ["1.0", "1.1"], "torch": ["2.14", "2.15"]}
+    assert found["options"] == {"min_size": [320, 640]}
+    assert found["defaults"] == {"method": [None, "odam"]}
+    assert found["model_config"] == {"minWorkers": [1, 2], "whybox.buckets": [None, ["a"]]}
+    assert found["categories"] == {
+        "added": ["star"],
+        "removed": [],
+        "moved": {"disc": [1, 2], "ring": [2, 1]},
+    }
+    assert found["files"] == {
+        "added": ["handlers/c.py"],
+        "removed": ["handlers/b.py"],
+        "changed": ["handlers/a.py", "model-config.yaml"],
+    }
+    assert (found["weights"], found["golden"]) == (None, None)
+
+
+def golden(boxes: Any, labels: Any, scores: Any, maps: Any, picture: bytes = b"p") -> Any:
+    answer = SimpleNamespace(
+        boxes=np.array(boxes, float).reshape(-1, 4),
+        labels=np.array(labels),
+        scores=np.array(scores, float),
+        heatmaps=tuple(np.array(each, np.float32) for each in maps),
+    )
+    return SimpleNamespace(picture=picture, request={}, expected=answer)
+
+
+def test_golden_samples_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = [0, 0, 10, 10], [20, 20, 40, 40]
+    samples = {
+        "old": golden([a, b, a], [1, 2, 3], [0.9, 0.8, 0.7], [[[1, 0]], [[1, 0]], [[1]]]),
+        "new": golden(
+            [[20, 20, 40, 30], [0, 0, 10, 10]], [2, 1], [0.6, 0.95], [[[0, 1]], [[2, 0]]], b"q"
+        ),
+    }
+    for name in samples:
+        (tmp_path / name / "golden").mkdir(parents=True)
+    module = SimpleNamespace(read_golden=lambda path: samples[path.name])
+    monkeypatch.setattr("importlib.import_module", lambda name: {"archives.golden": module}[name])
+    found = golden_differences(tmp_path / "old", tmp_path / "new")
+    assert found is not None
+    assert (found["same_picture"], found["same_request"]) == (False, True)
+    assert [
+        (
+            each["before"] and each["before"]["score"],
+            each["after"] and each["after"]["score"],
+            each.get("iou"),
+            each.get("heatmap_similarity"),
+        )
+        for each in found["detections"]
+    ] == [(0.9, 0.95, 1.0, 1.0), (0.8, 0.6, 0.5, 0.0), (0.7, None, None, None)]

@@ -1,0 +1,116 @@
+"""Thresholds of an evaluation, and the audit.json that the registry's gate reads."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from archives.audit_report import evaluate as judged
+from archives.errors import MissedError, UsageError
+from archives.names import Reference
+from archives.stores.store import open_store
+from handlers.explainer import Explainer
+from handlers.images import to_image
+from handlers.manifest import Manifest
+from jobs.argument_types import split_threshold, threshold
+from jobs.evaluate import evaluate
+from jobs.measure import FIGURES, GAUSSIAN
+from jobs.options import EvaluateOptions
+from jobs.thresholds import REPORT, check_maps, figures_of, write_audit
+from tests.conftest import scene_picture
+
+MANIFEST = Manifest("demo", "1.0", "fasterrcnn_resnet50_fpn", ("__background__", "cat"), {})
+REFERENCE = Reference("demo", "", "1.0")
+PAIRED = {"insertion": (0.125, 0.01)}
+SUMMARY: dict[str, dict[str, Any]] = {
+    GAUSSIAN: dict.fromkeys(FIGURES, (0.5, 0.1)),
+    "default": {
+        **dict.fromkeys(FIGURES, (0.25, math.nan)),
+        "insertion": (math.nan, math.nan),
+        f"less {GAUSSIAN}": PAIRED,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("default energy>=0.3", ("default energy", ">=", 0.3)),
+        (" odam C3+C4 deletion <= 1e-1 ", ("odam C3+C4 deletion", "<=", 0.1)),
+    ],
+)
+def test_texts(text: str, parts: tuple[str, str, float]) -> None:
+    assert split_threshold(threshold(text)) == parts
+
+
+@pytest.mark.parametrize(
+    "text", ["", "energy", ">=0.3", "a>0.3", "a>=", "a>=nan", "a>=inf", "a>=b"]
+)
+def test_texts_that_are_none(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="expected FIGURE>=NUMBER"):
+        threshold(text)
+
+
+def test_figures_are_means_and_differences_that_are_numbers() -> None:
+    found = figures_of(SUMMARY)
+    assert found["default energy"] == 0.25
+    assert found["default insertion less Gaussian in the box"] == 0.125
+    assert found[f"{GAUSSIAN} energy"] == 0.5
+    assert "default insertion" not in found
+
+
+@pytest.mark.parametrize(
+    ("texts", "misses"),
+    [
+        (["default energy>=0.25", "default deletion<=0.25"], []),
+        (["default energy>=0.3"], ["default energy is 0.25, less than 0.3"]),
+    ],
+)
+def test_the_gate_reads_what_is_written(
+    texts: list[str], misses: list[str], tmp_path: Path
+) -> None:
+    store = open_store(str(tmp_path))
+    assert write_audit(store, MANIFEST, SUMMARY, texts) == misses
+    data = store.read(REPORT)
+    assert json.loads(data)["passed"] is not bool(misses)
+    if misses:
+        with pytest.raises(MissedError, match=r"default energy is 0\.25"):
+            judged(data, REFERENCE, MANIFEST.digest)
+    else:
+        assert judged(data, REFERENCE, MANIFEST.digest).archive.digest == MANIFEST.digest
+
+
+def test_figures_and_maps_that_are_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no 'default beauty'; it has control"):
+        write_audit(open_store(str(tmp_path)), MANIFEST, SUMMARY, ["default beauty>=1"])
+    with pytest.raises(UsageError, match="'gradcam energy' is of no map that is measured"):
+        check_maps(["gradcam energy>=1"], ["default"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_evaluation_that_misses_ends_with_4(
+    demo: Explainer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to_image(scene_picture(0)).save(tmp_path / "a.png")
+    options = EvaluateOptions(
+        "demo.mar",
+        (str(tmp_path / "a.png"),),
+        str(tmp_path / "out"),
+        methods=(),
+        maps=("default",),
+        detections=1,
+        per_picture=1,
+        steps=2,
+        thresholds=("default pointing>=2",),
+    )
+    assert evaluate(options, demo) == 4
+    assert "jobs: threshold missed: default pointing is " in capsys.readouterr().err
+    # What was measured is kept: the thresholds alone are judged anew.
+    assert evaluate(replace(options, thresholds=("default pointing>=0",)), demo) == 0
+    assert json.loads((tmp_path / "out" / REPORT).read_bytes())["passed"] is True
