@@ -6,11 +6,11 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from archives.commands import building, mlflow, registering, serving, signing
+from archives.commands import building, deploying, mlflow, registering, serving, signing
 from archives.commands.command import run_command
 
 # Each adds its commands, in the order of an archive's life.
-GROUPS = (building, signing, registering, mlflow, serving)
+GROUPS = (building, signing, registering, mlflow, serving, deploying)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -17,12 +17,21 @@ MARKER = "WHYBOX_SERVER"
 
 @dataclass(frozen=True)
 class ServerState:
-    """What server.json says: marker value, process group, ports, and the archives served."""
+    """What server.json says: marker value, process group, ports, and the archives served.
+
+    deployable: whether archives may be exchanged while it runs. config: the properties it was
+    started with, digests, public_keys: what may be served, and files of keys that vouch for it,
+    besides those named there.
+    """
 
     identity: str
     group: int
     ports: Ports
     served: tuple[Served, ...]
+    deployable: bool = False
+    config: str = ""
+    digests: tuple[str, ...] = ()
+    public_keys: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Into the server's folder."""
@@ -33,7 +42,9 @@ class ServerState:
         """From the server's folder. Raises OSError or ValueError where that has none."""
         values = json.loads(state_file(folder).read_bytes())
         served = tuple(Served(**each) for each in values["served"])
-        return cls(values["identity"], values["group"], Ports(**values["ports"]), served)
+        changed = {"served": served, "ports": Ports(**values["ports"])}
+        changed |= {name: tuple(values.get(name, ())) for name in ("digests", "public_keys")}
+        return cls(**values | changed)
 
     def processes(self) -> list[int]:
         """Live processes of the group that carry the marker, by what /proc says."""

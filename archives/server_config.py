@@ -51,12 +51,17 @@ def find_java(given: Path | None) -> Path:
 
 
 def write_config(
-    config: Path, folder: Path, models: Sequence[tuple[str, str]], ports: Ports
+    config: Path,
+    folder: Path,
+    models: Sequence[tuple[str, str]],
+    ports: Ports,
+    deployable: bool = False,
 ) -> int:
     """Writes `folder/config.properties`: those of `config` with what this server serves filled in;
     gives the bytes that an answer may have.
 
     models: names under which they are served, and files in `folder/model_store`.
+    deployable: who has the management token may register further files of that folder.
     """
     given = _properties(config)
     largest = given.get("max_response_size", str(DEFAULT_RESPONSE_SIZE))
@@ -73,6 +78,9 @@ def write_config(
         "model_store": str(folder / "model_store"),
         "load_models": ",".join(f"{name}={file}" for name, file in models),
     }
+    if deployable:
+        # Of its own model store, nothing from an address.
+        filled |= {"enable_model_api": "true", "allowed_urls": "none"}
     if METRICS_CONFIG not in given:
         filled[METRICS_CONFIG] = str(write_metrics(folder))
     for own in (DIGESTS, PUBLIC_KEYS):

@@ -51,5 +51,8 @@ def checked_copy(options: Options, archive: Fetched, private: Path) -> Path:
     try:
         check_signature(copy, keys, archive.signature)
     except SignatureError as error:
-        raise type(error)(str(error).replace(str(copy), shown)) from error
+        text = str(error)
+        for each in (copy, archive.path):
+            text = text.replace(str(each), shown)
+        raise type(error)(text) from error
     return copy

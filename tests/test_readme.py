@@ -111,7 +111,7 @@ def test_block(number: int, workspace: Path, store: dict[str, str]) -> None:
         script = text.replace("127.0.0.1:8080", f"127.0.0.1:{port[1]}")
         script = script.replace("127.0.0.1:8081", f"127.0.0.1:{management[1]}")
         if not text.startswith(("make demo", "source")):
-            script = f"source .venv/bin/activate\n{script}"
+            script = f"source .venv/bin/activate\n{exported(number)}{script}"
         run(["bash", "-euo", "pipefail", "-c", script], workspace, store)
     elif file := re.match(r"# (\S+\.(?:py|yaml))\n", text):
         (workspace / file[1]).write_text(text)
@@ -128,6 +128,12 @@ def test_block(number: int, workspace: Path, store: dict[str, str]) -> None:
             assert {tuple(sorted(map(type, row.values()), key=str)) for row in answer} == {
                 tuple(sorted(map(type, example[0].values()), key=str))
             }
+
+
+def exported(number: int) -> str:
+    """What the blocks before this one put into the environment, which a shell keeps."""
+    before = "".join(text for language, text in BLOCKS[:number] if language == "sh")
+    return "".join(f"{each}\n" for each in re.findall(r"^export .*", before, re.MULTILINE))
 
 
 def shape(value: Any) -> Any:
@@ -154,6 +160,10 @@ def test_what_the_blocks_wrote(workspace: Path, store: dict[str, str]) -> None:
     listed = client(store).list_objects_v2(Bucket="scenes", Prefix="explained/")
     assert "explained/run.json" in [entry["Key"] for entry in listed["Contents"]]
     assert not (workspace / ".serve/server.json").exists()
+    body = client(store).get_object(Bucket="scenes", Key="registry/finder/aliases/production.json")
+    alias = json.loads(body["Body"].read())
+    assert alias["version"] == "1.0"
+    assert [each["to"] for each in alias["history"]] == ["1.0", "1.1", "1.0"]
 
 
 def test_make_targets_and_options_exist() -> None:

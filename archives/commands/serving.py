@@ -68,6 +68,12 @@ def add_commands(commands: Commands) -> None:
     )
     serve.add_argument("--folder", type=Path, default=SERVE_FOLDER, help="keys, logs and models")
     serve.add_argument("--config", type=Path, default=DEFAULT_CONFIG, help="config.properties")
+    serve.add_argument(
+        "--deployable",
+        action="store_true",
+        help="let `deploy` and `rollback` exchange archives while the server runs; who has its"
+        " management token may then run code as its user",
+    )
     serve.add_argument("--free-ports", action="store_true", help="not those of the configuration")
     serve.add_argument("--java", type=Path, metavar="JAVA_HOME", help="else WHYBOX_JAVA_HOME")
     serve.add_argument("--timeout", type=float, default=READY_SECONDS, metavar="SECONDS")
@@ -107,10 +113,15 @@ def add_commands(commands: Commands) -> None:
     stop.add_argument("--folder", type=Path, default=SERVE_FOLDER)
 
 
-def _serve(options: argparse.Namespace) -> int:
+def exit_on_signals() -> None:
+    """SIGTERM and SIGHUP end this process as Ctrl-C does, so that it can clean up."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # As nohup sets it.
             signal.signal(number, _terminate)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    exit_on_signals()
     with tempfile.TemporaryDirectory(prefix="whybox-serve-") as private:
         places = [
             (fetched(each, Path(private, str(number)), options.registry).path, each)
@@ -126,6 +137,7 @@ def _serve(options: argparse.Namespace) -> int:
                     java_home=options.java,
                     digests=tuple(options.digests),
                     public_keys=tuple(options.public_keys),
+                    deployable=options.deployable,
                 )
             )
     try:
@@ -146,6 +158,7 @@ def _serve(options: argparse.Namespace) -> int:
 def _described(server: Server) -> dict[str, Any]:
     return {
         "served": [asdict(each) for each in server.served],
+        "deployable": server.state.deployable,
         "folder": str(server.folder),
         "inference_url": server.inference_url,
         "management_url": server.management_url,

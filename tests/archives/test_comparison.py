@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,6 +8,7 @@ import pytest
 import safetensors.numpy
 
 from archives.comparison import compare
+from archives.golden import golden_files
 from archives.golden_differences import golden_differences
 from archives.tensor_differences import tensor_differences
 from tests.archives.small_archives import write_small
@@ -109,28 +109,25 @@ def test_archives(tmp_path: Path) -> None:
     assert (found["weights"], found["golden"]) == (None, None)
 
 
-def golden(boxes: Any, labels: Any, scores: Any, maps: Any, picture: bytes = b"p") -> Any:
-    answer = SimpleNamespace(
-        boxes=np.array(boxes, float).reshape(-1, 4),
-        labels=np.array(labels),
-        scores=np.array(scores, float),
-        heatmaps=tuple(np.array(each, np.float32) for each in maps),
-    )
-    return SimpleNamespace(picture=picture, request={}, expected=answer)
+def write_golden(folder: Path, picture: bytes, boxes: Any, scores: Any, maps: Any) -> None:
+    """An unpacked archive's golden sample; boxes: with their labels."""
+    explained = [
+        {"box": box, "label": label, "category": str(label), "score": score}
+        for (*box, label), score in zip(boxes, scores, strict=True)
+    ]
+    arrays = [np.array(each, np.float32) for each in maps]
+    for name, data in golden_files(picture, {"method": "odam"}, explained, arrays).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
 
 
-def test_golden_samples_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    a, b = [0, 0, 10, 10], [20, 20, 40, 40]
-    samples = {
-        "old": golden([a, b, a], [1, 2, 3], [0.9, 0.8, 0.7], [[[1, 0]], [[1, 0]], [[1]]]),
-        "new": golden(
-            [[20, 20, 40, 30], [0, 0, 10, 10]], [2, 1], [0.6, 0.95], [[[0, 1]], [[2, 0]]], b"q"
-        ),
-    }
-    for name in samples:
-        (tmp_path / name / "golden").mkdir(parents=True)
-    module = SimpleNamespace(read_golden=lambda path: samples[path.name])
-    monkeypatch.setattr("importlib.import_module", lambda name: {"archives.golden": module}[name])
+def test_golden_samples_side_by_side(tmp_path: Path) -> None:
+    a, b = [0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 40.0, 40.0]
+    maps = [[[1, 0]], [[1, 0]], [[1]]]
+    write_golden(tmp_path / "old", b"p", [[*a, 1], [*b, 2], [*a, 3]], [0.9, 0.8, 0.7], maps)
+    lower = [20.0, 20.0, 40.0, 30.0]
+    maps = [[[0, 1]], [[2, 0]]]
+    write_golden(tmp_path / "new", b"q", [[*lower, 2], [*a, 1]], [0.6, 0.95], maps)
     found = golden_differences(tmp_path / "old", tmp_path / "new")
     assert found is not None
     assert (found["same_picture"], found["same_request"]) == (False, True)

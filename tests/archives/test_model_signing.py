@@ -64,7 +64,7 @@ def test_signed_and_verified(
     bundle = json.loads(signature_of(archive).read_bytes())
     assert bundle["mediaType"] == "application/vnd.dev.sigstore.bundle.v0.3+json"
     capsys.readouterr()
-    command = ["verify", str(archive), "--with", "model-signing", "--json"]
+    command = ["verify", "--static", str(archive), "--with", "model-signing", "--json"]
     assert main([*command, "--public-key", f"{key}.pub"]) == 0
     (found,) = json.loads(capsys.readouterr().out)["archives"]
     assert len(found["signed_by"]) == 64

@@ -57,6 +57,14 @@ def test_what_is_served_is_filled_in(tmp_path: Path) -> None:
     }
 
 
+def test_deployable_is_said_and_no_address_allowed(tmp_path: Path) -> None:
+    config = tmp_path / "mine.properties"
+    config.write_text("allowed_urls=https://.*\nenable_model_api=false\n")
+    write_config(config, tmp_path, [], Ports(), deployable=True)
+    written = properties(tmp_path / "config.properties")
+    assert (written["enable_model_api"], written["allowed_urls"]) == ("true", "none")
+
+
 def test_digests_that_may_be_served(tmp_path: Path) -> None:
     config = tmp_path / "mine.properties"
     config.write_text(f"archive_digests={'a' * 64}, {'0' * 64}\nmax_response_size=10\n")

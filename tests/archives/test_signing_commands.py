@@ -63,11 +63,11 @@ def test_from_key_to_verified(
         "signed": [{"archive": str(archive), "signature": place, "key_id": key}],
     }
     assert Path(place).stat().st_mode & 0o444 == 0o444
-    _, found = told(capsys, "verify", archive, "--public-key", made["public"])
+    _, found = told(capsys, "verify", "--static", archive, "--public-key", made["public"])
     assert found["archives"][0]["signed_by"] == key
     assert found["archives"][0]["digest"] == verify(archive).digest
-    assert told(capsys, "verify", archive)[1]["archives"][0]["signed_by"] is None
-    assert main(["verify", str(archive), "--public-key", made["public"]]) == 0
+    assert told(capsys, "verify", "--static", archive)[1]["archives"][0]["signed_by"] is None
+    assert main(["verify", "--static", str(archive), "--public-key", made["public"]]) == 0
     assert capsys.readouterr().out.endswith(f", signed by {key}\n")
 
 
@@ -89,16 +89,16 @@ def test_verify_refuses_before_it_reads_what_nobody_signed(
     archive: Path, keys: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     public = ["--public-key", str(keys / "whybox-public.pem")]
-    code, found = told(capsys, "verify", archive, *public)
+    code, found = told(capsys, "verify", "--static", archive, *public)
     assert (code, found["error"]["type"]) == (5, "MissingSignatureError")
     assert main(["sign", str(archive), "--key", str(keys / "other-private.pem")]) == 0
     capsys.readouterr()
-    code, found = told(capsys, "verify", archive, *public)
+    code, found = told(capsys, "verify", "--static", archive, *public)
     assert (code, found["error"]["type"]) == (5, "UnknownKeyError")
     both = [*public, "--public-key", str(keys / "other-public.pem")]
-    assert told(capsys, "verify", archive, *both)[0] == 0
+    assert told(capsys, "verify", "--static", archive, *both)[0] == 0
     archive.write_bytes(b"no zip")
-    code, found = told(capsys, "verify", archive, *both)
+    code, found = told(capsys, "verify", "--static", archive, *both)
     assert (code, found["error"]["type"]) == (5, "OtherBytesError")
 
 

@@ -189,7 +189,7 @@ def test_require_gate(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("which", ["demo@production", "demo@1.9"])
 def test_verify_takes_names(which: str, filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(capsys, "verify", which).startswith(f"{which}: demo 1.9, ")
+    assert said(capsys, "verify", "--static", which).startswith(f"{which}: demo 1.9, ")
 
 
 def test_verify_names_what_was_asked_for(
