@@ -18,7 +18,7 @@ ROUNDS ?= 5
 WORKS ?=
 WEIGHTS := jobs/demo/weights.safetensors
 # What decides the bytes of an archive, besides handlers/.
-BUILDING := $(addprefix archives/,$(addsuffix .py,bill_of_materials build golden golden_picture golden_process model model_config own_code source_revision weights))
+BUILDING := $(wildcard archives/building/*.py) $(addprefix archives/,$(addsuffix .py,golden golden_process own_code))
 
 .PHONY: help setup demo demo-weights demo-evaluate serve stop test test-full lint bench bench-serve bench-jobs clean
 

@@ -57,7 +57,7 @@ def naming(copies: Mapping[Path, str]) -> Iterator[None]:
 
 
 def _from_registry(text: str, folder: Path, registry: str | None) -> Fetched:
-    from archives.registry import Registry  # with pydantic, which other places do without
+    from archives.registry.registry import Registry  # with pydantic, which other places do without
 
     try:
         opened = Registry.open(registry)

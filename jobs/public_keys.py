@@ -39,7 +39,11 @@ def checked_copy(options: Options, archive: Fetched, private: Path) -> Path:
     """
     if not options.public_keys:
         return archive.path
-    from archives.signing import SignatureError, check_signature, read_public_keys  # takes time
+    from archives.signatures.signing import (  # takes time
+        SignatureError,
+        check_signature,
+        read_public_keys,
+    )
 
     keys = read_public_keys([Path(each) for each in options.public_keys])
     copy = private / "archive.mar"

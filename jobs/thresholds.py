@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from archives.audit_report import AuditedArchive, AuditReport, Threshold
 from archives.errors import UsageError
+from archives.registry.audit_report import AuditedArchive, AuditReport, Threshold
 from archives.stores.store import Store
 from handlers.manifest import Manifest
 from jobs.argument_types import split_threshold

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torchvision.models.detection import FCOS
 from torchvision.ops import MultiScaleRoIAlign
 
-from archives import server
-from archives.build import BuildOptions, build
+from archives.building.build import BuildOptions, build
+from archives.serving import server
 from archives.stores.store import open_store, split_uri
 from handlers.detectors.classifier import CLASSIFIERS
 from handlers.detectors.registry import architectures, build_model

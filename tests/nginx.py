@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from archives.server_config import Ports, choose_ports
+from archives.serving.server_config import Ports, choose_ports
 
 DOCS = Path(__file__).parent.parent / "docs"
 # Where systems keep it is not on everybody's path.

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from archives.build import BuildOptions, build
+from archives.building.build import BuildOptions, build
 from tests.handlers.detectors import yolo_networks
 from tests.handlers.detectors.tiny_transformers import save_pretrained
 from tests.handlers.detectors.yolo_twin import CASES, SIZE, network_of

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 
 import requests
 
-from archives.server import Server
+from archives.serving.server import Server
 from tests.test_endpoint import PNG
 
 PREDICT: tuple[str, Mapping[str, str]] = ("predictions", {})

@@ -16,7 +16,7 @@ import requests
 from PIL import Image
 from torch import Tensor
 
-from archives.server import Server
+from archives.serving.server import Server
 from handlers.endpoint.json_schema import schemas
 from handlers.explainer import Explainer, ExplainRequest
 from handlers.images import to_image

@@ -15,8 +15,8 @@ import psutil
 import pytest
 import requests
 
-from archives import server
-from archives.processes import executable
+from archives.serving import server
+from archives.serving.processes import executable
 from tests.test_endpoint import PNG, post
 
 pytestmark = [pytest.mark.server, pytest.mark.full]

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from archives.__main__ import main
-from archives.server import Server
+from archives.serving.server import Server
 from handlers.endpoint.caller import token_id
 from handlers.explainer import Explainer
 from tests.test_endpoint import BASE64, PICTURE, PNG, post, post_to

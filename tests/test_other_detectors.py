@@ -18,7 +18,7 @@ import pytest
 import requests
 import torch
 
-from archives import server
+from archives.serving import server
 from archives.verify import verify
 from handlers.explainer import Explainer, ExplainRequest
 from handlers.images import Geometry

@@ -24,9 +24,9 @@ from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
 from torch import Tensor
 
 from archives.__main__ import main
-from archives.page import FOLDER
-from archives.server import Server
-from archives.server_config import HOST
+from archives.serving.page import FOLDER
+from archives.serving.server import Server
+from archives.serving.server_config import HOST
 from handlers.explainer import Explainer, ExplainRequest
 from handlers.images import decode_picture, to_image
 from handlers.render import overlay

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from archives.server import Server
+from archives.serving.server import Server
 from tests.conftest import scene_picture
 from tests.test_endpoint import png, post
 

@@ -18,7 +18,7 @@ import pytest
 import requests
 
 from archives.__main__ import main
-from archives.server import Server
+from archives.serving.server import Server
 from handlers.endpoint.json_schema import schemas
 from tests import nginx
 from tests.nginx import Nginx, needs_nginx

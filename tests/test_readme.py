@@ -16,7 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from archives.server_config import Ports, choose_ports
+from archives.serving.server_config import Ports, choose_ports
 from handlers.detectors.registry import build_model
 from handlers.model_file import load_model_file, network_of
 from jobs.demo.__main__ import client, fill, object_store

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torchvision.ops import box_iou
 
-from archives.build import BuildOptions, build
+from archives.building.build import BuildOptions, build
 from handlers.detectors.registry import build_model
 from handlers.explainer import Explainer, ExplainRequest
 from handlers.images import decode_picture

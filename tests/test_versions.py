@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import requests
 
-from archives.build import BuildOptions, build
-from archives.server import DEFAULT_CONFIG, Ports, Server, ServerOptions, start
+from archives.building.build import BuildOptions, build
+from archives.serving.server import DEFAULT_CONFIG, Ports, Server, ServerOptions, start
 from archives.verify import verify
 from handlers.endpoint.writing import OMITTED
 from tests.test_endpoint import PNG, post_to

@@ -111,8 +111,8 @@ def add_commands(commands: Commands) -> None:
 
 def _build(options: argparse.Namespace) -> int:
     # Imported here: torch takes seconds to load, and the other commands do without it.
-    from archives.build import build
-    from archives.model import BuildOptions
+    from archives.building.build import build
+    from archives.building.model import BuildOptions
     from handlers.detectors.registry import DetectorError
 
     wanted = BuildOptions(
@@ -204,8 +204,8 @@ def _categories(manifest: Manifest) -> tuple[str, ...]:
 
 
 def _schemas(options: argparse.Namespace) -> int:
-    from archives.audit_report import write_schema
-    from archives.build import write_schemas  # as for _build
+    from archives.building.build import write_schemas  # as for _build
+    from archives.registry.audit_report import write_schema
 
     write_schemas(options.output)
     write_schema(options.output)

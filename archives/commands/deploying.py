@@ -13,11 +13,11 @@ from archives.commands.command import DONE, Commands, add_command, tell
 from archives.commands.registering import moved_values, who_asks
 from archives.commands.registry_option import add_registry
 from archives.commands.serving import SERVE_FOLDER, exit_on_signals
-from archives.deployment import Deployment, DeployOptions, deploy
 from archives.errors import UsageError
 from archives.location import fetched, naming
-from archives.rollback import roll_back
-from archives.server import READY_SECONDS, Server, expect_running
+from archives.serving.deployment import Deployment, DeployOptions, deploy
+from archives.serving.rollback import roll_back
+from archives.serving.server import READY_SECONDS, Server, expect_running
 
 
 def add_commands(commands: Commands) -> None:
@@ -90,7 +90,7 @@ def _rollback(options: argparse.Namespace) -> int:
 def _previous(options: argparse.Namespace, folder: Path) -> tuple[Path, Callable[[], object]]:
     """The archive that the alias stood for before, and what moves the alias back to it."""
     from archives.names import Reference, read_reference
-    from archives.registry import Promotion, Registry
+    from archives.registry.registry import Promotion, Registry
 
     reference = read_reference(options.reference)
     if not reference.alias:

@@ -10,7 +10,7 @@ from pathlib import Path
 from archives.commands.building import described, in_words
 from archives.commands.command import DONE, Commands, add_command, tell
 from archives.errors import UsageError, shortened
-from archives.mlflow_registry import MlflowOptions, check_alias, publish, pull, set_alias
+from archives.registry.mlflow_registry import MlflowOptions, check_alias, publish, pull, set_alias
 from archives.verify import verify
 
 TRACKING_URI = "MLFLOW_TRACKING_URI"

@@ -16,8 +16,8 @@ from archives.location import fetched
 from archives.names import Reference, check_alias, check_name, read_reference
 
 if TYPE_CHECKING:  # with pydantic, which the other commands do without
-    from archives.aliases import Moved
-    from archives.registry import Found, Registry
+    from archives.registry.aliases import Moved
+    from archives.registry.registry import Found, Registry
 
 REFERENCE = "NAME@ALIAS or NAME@VERSION"
 
@@ -98,7 +98,7 @@ def warn_unless(promised: bool, what: str) -> None:
 
 
 def _publish(options: argparse.Namespace) -> int:
-    from archives.registry import Promotion
+    from archives.registry.registry import Promotion
 
     if options.alias is not None:
         check_alias(options.alias)
@@ -203,7 +203,7 @@ def _facts(registry: Registry, found: Found) -> dict[str, Any]:
 
 def _diff(options: argparse.Namespace) -> int:
     from archives.commands.diff_text import diff_text
-    from archives.comparison import compare
+    from archives.registry.comparison import compare
 
     with tempfile.TemporaryDirectory(prefix="whybox-diff-") as private:
         before, after = (
@@ -233,8 +233,8 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _promote(options: argparse.Namespace) -> int:
-    from archives.audit_report import read_report
-    from archives.registry import Promotion
+    from archives.registry.audit_report import read_report
+    from archives.registry.registry import Promotion
 
     registry = _opened(options)
     reference = read_reference(options.reference)
@@ -255,8 +255,8 @@ def _promote(options: argparse.Namespace) -> int:
 
 
 def _require_gate(options: argparse.Namespace) -> int:
-    from archives.aliases import said_in_history
-    from archives.gates import GateChange
+    from archives.registry.aliases import said_in_history
+    from archives.registry.gates import GateChange
 
     asked = GateChange(
         who=said_in_history("who", who_asks(options)),
@@ -273,6 +273,6 @@ def _require_gate(options: argparse.Namespace) -> int:
 
 
 def _opened(options: argparse.Namespace) -> Registry:
-    from archives.registry import Registry
+    from archives.registry.registry import Registry
 
     return Registry.open(options.registry)

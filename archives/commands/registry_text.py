@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from archives.registry import Found, Registry
+from archives.registry.registry import Found, Registry
 from archives.stores.store import CONNECTIONS
 
 SHORT = 12  # letters of a digest, where a person compares them

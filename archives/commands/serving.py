@@ -17,8 +17,8 @@ from typing import Any
 from archives.commands.command import DONE, RETRY, Commands, add_command, tell
 from archives.commands.registry_option import add_registry
 from archives.location import fetched, naming
-from archives.page import show
-from archives.server import (
+from archives.serving.page import show
+from archives.serving.server import (
     DEFAULT_CONFIG,
     READY_SECONDS,
     Ports,
@@ -29,7 +29,7 @@ from archives.server import (
     running,
     start,
 )
-from archives.tokens import KINDS, rotate
+from archives.serving.tokens import KINDS, rotate
 from handlers.endpoint.caller import token_id
 
 SERVE_FOLDER = Path(".serve")

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from archives import model_signing
 from archives.commands.command import DONE, Commands, add_command, tell
-from archives.keys import ExposedKeyWarning, passphrase, read_private_key, write_keys
 from archives.location import Fetched
-from archives.signing import check_signature, read_public_keys, sign, signature_of
+from archives.signatures import model_signing
+from archives.signatures.keys import ExposedKeyWarning, passphrase, read_private_key, write_keys
+from archives.signatures.signing import check_signature, read_public_keys, sign, signature_of
 from archives.stores.folder import FolderStore
 
 OWN, SIGSTORE = "whybox", "model-signing"

@@ -27,7 +27,7 @@ import requests
 import torch
 from moto.server import ThreadedMotoServer
 
-from archives import server
+from archives.serving import server
 from handlers.explainer import Explainer
 from handlers.images import to_image
 from handlers.render import contact_sheet, draw_boxes, encode_jpeg, overlay, overlay_all

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from archives.build import BuildOptions, build
-from archives.server import Server
+from archives.building.build import BuildOptions, build
+from archives.serving.server import Server
 
 NAMES = ["disc", "ring", "star"]
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from archives.building.golden_picture import drawn_picture, png
 from archives.golden import golden_files
-from archives.golden_picture import drawn_picture, png
 from archives.verify import TORCHSERVE_MANIFEST
 from handlers.manifest import MANIFEST_NAME, Manifest
 

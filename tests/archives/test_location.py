@@ -7,7 +7,7 @@ import pytest
 from archives.errors import UnsafeError, UsageError
 from archives.location import fetched
 from archives.names import read_reference
-from archives.registry import Promotion, Registry
+from archives.registry.registry import Promotion, Registry
 from archives.verify import verify
 from tests.archives.small_archives import write_small
 from tests.conftest import put

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from archives.server import Server
+from archives.serving.server import Server
 from tests.bad_input.requests import HEADERS, as_json, bodies, damaged, encoded, pictures
 from tests.bad_input.test_handler import OPTIONS
 from tests.test_endpoint import post_to

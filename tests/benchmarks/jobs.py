@@ -25,7 +25,7 @@ from botocore.exceptions import ClientError
 from PIL import Image
 from torch import Tensor
 
-from archives.build import BuildOptions, build
+from archives.building.build import BuildOptions, build
 from handlers.explainer import Explainer
 from handlers.images import decode_picture
 from handlers.schema import ExplainRequest

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import requests
 
-from archives import server
-from archives.build import BuildOptions, build
+from archives.building.build import BuildOptions, build
+from archives.serving import server
 from handlers.explainer import Explainer
 from handlers.images import decode_picture, to_image
 from tests.benchmarks.harness import Goal, Row, Settings, Work, alternate, middle, ratios, spread

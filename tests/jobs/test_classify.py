@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from archives.build import BuildOptions, build
+from archives.building.build import BuildOptions, build
 from archives.errors import UsageError
 from archives.stores.store import open_store
 from handlers.detectors.registry import build_model

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from archives.names import read_reference
-from archives.registry import Promotion, Registry
+from archives.registry.registry import Promotion, Registry
 from archives.stores.store import open_store
 from handlers.manifest import FORMAT_VERSION
 from jobs.__main__ import main

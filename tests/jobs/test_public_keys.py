@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from archives.errors import UsageError
-from archives.keys import write_keys
-from archives.signing import MAX_SIGNATURE, read_private_key, sign, signature_of
+from archives.signatures.keys import write_keys
+from archives.signatures.signing import MAX_SIGNATURE, read_private_key, sign, signature_of
 from archives.verify import extract
 from jobs import launch
 from jobs.__main__ import main

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from archives.audit_report import evaluate as judged
 from archives.errors import MissedError, UsageError
 from archives.names import Reference
+from archives.registry.audit_report import evaluate as judged
 from archives.stores.store import open_store
 from handlers.explainer import Explainer
 from handlers.images import to_image

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from archives import server
+from archives.serving import server
 from tests.test_endpoint import PNG, post
 
 pytestmark = pytest.mark.server

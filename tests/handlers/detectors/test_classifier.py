@@ -20,7 +20,7 @@ from torch import Tensor
 from torchvision import models
 from torchvision.models import get_model_weights
 
-from archives.build import BuildOptions, build
+from archives.building.build import BuildOptions, build
 from handlers.detectors.classifier import CLASSIFIERS, ClassifierDetector
 from handlers.detectors.registry import DetectorError, build_model, detector_for
 from handlers.explainer import Explainer, ExplainRequest

@@ -1,0 +1,1 @@
+"""From a model, its weights and its categories to a .mar archive."""

@@ -1,0 +1,1 @@
+"""Where archives are kept by name and version, and which version an alias stands for."""
