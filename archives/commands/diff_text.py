@@ -98,11 +98,11 @@ def _golden(found: Mapping[str, Any] | None) -> list[Row]:
     rows: list[Row] = [("", "before", "", "after", "", "IoU", "maps")]
     for each in found["detections"]:
         old, new = each["before"], each["after"]
-        label = str((old or new)["label"])
+        category = (old or new)["category"]
         pair = (
             (f"{each['iou']:.2f}", _said(each["heatmap_similarity"])) if old and new else ("", "")
         )
-        rows.append((f"label {label}", *_box(old), *_box(new), *pair))
+        rows.append((category, *_box(old), *_box(new), *pair))
     if not found["same_picture"]:
         rows.append(("of other pictures", *("",) * 6))
     return rows

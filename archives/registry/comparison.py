@@ -49,7 +49,7 @@ def compare(before: Path, after: Path, folder: Path) -> dict[str, Any]:
         "model_config": _pairs(_config(old_folder), _config(new_folder)),
         "weights": _weights(old_folder, old, new_folder, new),
         "files": _files(old, new),
-        "golden": golden_differences(old_folder, new_folder),
+        "golden": golden_differences(old_folder, new_folder, (old.categories, new.categories)),
     }
 
 

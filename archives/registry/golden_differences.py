@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,22 @@ from archives.golden import read_golden
 SAME_OBJECT = 0.5  # IoU of boxes of one label, at least
 
 
-def golden_differences(before: Path, after: Path) -> dict[str, Any] | None:
+def golden_differences(
+    before: Path, after: Path, categories: tuple[Sequence[str], Sequence[str]]
+) -> dict[str, Any] | None:
     """The two unpacked archives' detections, paired by label and overlap, the best pairs first.
 
-    None where either has no golden sample.
+    categories: theirs, by label. None where either has no golden sample.
     """
     if not all((each / "golden").is_dir() for each in (before, after)):
         return None
     old, new = read_golden(before), read_golden(after)
     rows = _paired(old.expected, new.expected)
+    for row in rows:
+        for side, names in zip(("before", "after"), categories, strict=True):
+            if row[side]:
+                label = row[side]["label"]
+                row[side]["category"] = dict(enumerate(names)).get(label, f"label {label}")
     return {
         "same_picture": old.picture == new.picture,
         "same_request": dict(old.request) == dict(new.request),

@@ -128,8 +128,11 @@ def test_golden_samples_side_by_side(tmp_path: Path) -> None:
     lower = [20.0, 20.0, 40.0, 30.0]
     maps = [[[0, 1]], [[2, 0]]]
     write_golden(tmp_path / "new", b"q", [[*lower, 2], [*a, 1]], [0.6, 0.95], maps)
-    found = golden_differences(tmp_path / "old", tmp_path / "new")
+    names = ("", "cat", "dog")
+    found = golden_differences(tmp_path / "old", tmp_path / "new", (names, names))
     assert found is not None
+    sides = [each["before"]["category"] for each in found["detections"]]
+    assert sides == ["cat", "dog", "label 3"]
     assert (found["same_picture"], found["same_request"]) == (False, True)
     assert [
         (
