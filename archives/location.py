@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +14,8 @@ from archives.errors import (
     shortened,
 )
 from archives.names import SIGNATURE_SUFFIX, SUFFIX, looks_like_reference, read_reference
-from archives.stores.store import S3_SCHEME, open_root, split_uri
+from archives.stores.opening import open_root, split_uri
+from archives.stores.store import S3_SCHEME
 from handlers.manifest import ArchiveError
 
 
@@ -42,18 +41,6 @@ def fetched(text: str, folder: Path, registry: str | None = None) -> Fetched:
         return _from_registry(text, folder, registry)
     signature = path.with_name(path.name + SIGNATURE_SUFFIX) if path.name else path
     return Fetched(path, signature if signature.is_file() else None)
-
-
-@contextmanager
-def naming(copies: Mapping[Path, str]) -> Iterator[None]:
-    """Has errors about archives name what was asked for, by the files that it was copied to."""
-    try:
-        yield
-    except (ArchiveError, UnsafeError) as error:
-        text = str(error)
-        for path, name in copies.items():
-            text = text.replace(str(path), shortened(name))
-        raise type(error)(text) from error
 
 
 def _from_registry(text: str, folder: Path, registry: str | None) -> Fetched:

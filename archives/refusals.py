@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from archives.errors import UnsafeError
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from archives.errors import UnsafeError, shortened
 from handlers.manifest import ArchiveError
 
 
@@ -64,3 +68,15 @@ class WrongVersionsError(OtherResultsError):
     """The same, where torch or torchvision is not the version that it was built with."""
 
     problem = "wrong-versions"
+
+
+@contextmanager
+def naming(copies: Mapping[Path, str]) -> Iterator[None]:
+    """Has errors about archives name what was asked for, by the files that it was copied to."""
+    try:
+        yield
+    except (ArchiveError, UnsafeError) as error:
+        text = str(error)
+        for path, name in copies.items():
+            text = text.replace(str(path), shortened(name))
+        raise type(error)(text) from error

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from archives.errors import UsageError, shortened
-from archives.stores.store import Store, open_store
+from archives.stores.opening import open_store
+from archives.stores.store import Store
 from handlers.detectors.classifier import ClassifierDetector
 from handlers.grid import Block, draw_grid
 from handlers.guided import guided_backpropagation, guided_gradcam, rectifiers

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from archives.errors import ConflictError, MissedError, UsageError, shortened
-from archives.stores.store import Store, open_store
+from archives.stores.opening import open_store
+from archives.stores.store import Store
 from handlers.method_check import without_layer
 from handlers.metrics.faithfulness import FaithfulnessOptions
 from handlers.picture import reads_whole_picture

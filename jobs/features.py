@@ -13,7 +13,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from archives.errors import UsageError, shortened
-from archives.stores.store import Entry, open_store
+from archives.stores.opening import open_store
+from archives.stores.store import Entry
 from handlers.feature_maps import (
     SQUEEZE_MEAN,
     FeatureMap,

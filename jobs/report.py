@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from archives.errors import UsageError
-from archives.stores.store import Store, open_store
+from archives.stores.opening import open_store
+from archives.stores.store import Store
 from jobs import errors, record
 from jobs.coco import write_coco
 from jobs.inputs.plan import Plan

@@ -9,7 +9,8 @@ from itertools import chain
 from typing import Any, Protocol
 
 from archives.errors import ConflictError, MissingObjectError
-from archives.stores.store import Store, open_store
+from archives.stores.opening import open_store
+from archives.stores.store import Store
 from jobs import record
 from jobs.dry_run import Trial, dry_run
 from jobs.inputs.listing import Listing, list_input

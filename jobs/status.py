@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from archives.errors import UsageError, shortened
-from archives.stores.store import Store, open_store
+from archives.stores.opening import open_store
+from archives.stores.store import Store
 from jobs import record
 from jobs.errors import DONE
 from jobs.lease import ALL, Holder, holders

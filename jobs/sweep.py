@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from archives.errors import UsageError, shortened
-from archives.stores.store import open_root, split_uri
+from archives.stores.opening import open_root, split_uri
 from handlers.grid import Block, draw_grid
 from handlers.images import PictureError, decode_picture
 from handlers.method_check import without_layer

@@ -21,7 +21,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from archives.building.build import BuildOptions, build
 from archives.serving import server
-from archives.stores.store import open_store, split_uri
+from archives.stores.opening import open_store, split_uri
 from handlers.detectors.classifier import CLASSIFIERS
 from handlers.detectors.registry import architectures, build_model
 from handlers.explainer import Explainer

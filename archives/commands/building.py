@@ -11,7 +11,8 @@ from archives.commands.command import DONE, Commands, add_command, tell
 from archives.commands.registry_option import add_registry
 from archives.commands.signing import add_public_key, signers
 from archives.errors import UsageError
-from archives.location import fetched, naming
+from archives.location import fetched
+from archives.refusals import naming
 from archives.verify import verify
 from handlers.manifest import Manifest
 

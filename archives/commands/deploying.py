@@ -14,7 +14,8 @@ from archives.commands.registering import moved_values, who_asks
 from archives.commands.registry_option import add_registry
 from archives.commands.serving import SERVE_FOLDER, exit_on_signals
 from archives.errors import UsageError
-from archives.location import fetched, naming
+from archives.location import fetched
+from archives.refusals import naming
 from archives.serving.deployment import Deployment, DeployOptions, deploy
 from archives.serving.rollback import roll_back
 from archives.serving.server import READY_SECONDS, Server, expect_running

@@ -16,7 +16,8 @@ from typing import Any
 
 from archives.commands.command import DONE, RETRY, Commands, add_command, tell
 from archives.commands.registry_option import add_registry
-from archives.location import fetched, naming
+from archives.location import fetched
+from archives.refusals import naming
 from archives.serving.page import show
 from archives.serving.server import (
     DEFAULT_CONFIG,

@@ -11,7 +11,7 @@ from pydantic import model_validator as validated
 
 from archives.errors import MissedError, MissingObjectError, shortened
 from archives.names import Reference
-from archives.stores.store import open_root, split_uri
+from archives.stores.opening import open_root, split_uri
 
 SCHEMA_FILE = "audit-report.json"
 MOST_PROBLEMS = 3

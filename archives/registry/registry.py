@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from archives.errors import ConflictError, MissedError, MissingObjectError, UsageError
-from archives.location import naming
 from archives.names import (
     SIGNATURE_SUFFIX,
     SUFFIX,
@@ -30,12 +29,14 @@ from archives.names import (
     check_version,
     version_order,
 )
+from archives.refusals import naming
 from archives.registry.aliases import Aliases, Move, Moved, Wanted, previous, said_in_history
 from archives.registry.audit_report import evaluate
 from archives.registry.gates import GateChange, Gates, read_gates, set_gate
 from archives.registry.inventory import Listed, read_inventory
 from archives.stores.conditional import promises
-from archives.stores.store import Store, open_store
+from archives.stores.opening import open_store
+from archives.stores.store import Store
 from archives.verify import UnsafeArchiveError, verify
 from handlers.manifest import MANIFEST_NAME, ArchiveError, Manifest
 

@@ -21,7 +21,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, TypeAlias
 
 from archives.errors import UsageError
-from archives.stores.store import open_store, split_uri
+from archives.stores.opening import open_store, split_uri
 from jobs.engines.ray_actor import THREADS, Ending, NodeWorker
 from jobs.engines.ray_cluster import Cluster
 from jobs.engines.workers import AHEAD, DEATHS

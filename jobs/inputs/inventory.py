@@ -13,7 +13,8 @@ from urllib.parse import unquote_plus
 import pyarrow as pa
 
 from archives.errors import UsageError, shortened
-from archives.stores.store import S3_SCHEME, Entry, open_root, split_uri
+from archives.stores.opening import open_root, split_uri
+from archives.stores.store import S3_SCHEME, Entry
 from jobs.inputs.manifest_files import (
     Row,
     batch_rows,

@@ -9,7 +9,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from archives.errors import MissingObjectError, UsageError, shortened
-from archives.stores.store import S3_SCHEME, Entry, Store, open_root, split_uri
+from archives.stores.opening import open_root, split_uri
+from archives.stores.store import S3_SCHEME, Entry, Store
 from jobs.inputs.sorted_on_disk import SortedOnDisk, Spool
 from jobs.names import CONTACT_SHEET, RECORD
 

@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from archives.errors import DeniedObjectError, MissingObjectError, UsageError, shortened
-from archives.stores.store import S3_SCHEME, Store, open_root, split_uri
+from archives.stores.opening import open_root, split_uri
+from archives.stores.store import S3_SCHEME, Store
 from jobs.inputs.sorted_on_disk import no_room, write_all
 from jobs.names import printable
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from archives.stores.store import open_store
+from archives.stores.opening import open_store
 from jobs.errors import DONE
 from jobs.inputs.plan import Plan
 from jobs.lease import guard

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from archives.stores.store import open_store
+from archives.stores.opening import open_store
 from handlers.explainer import Explainer
 from handlers.images import Geometry, PictureError
 from handlers.schema import ExplainRequest, Explanation

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from archives.building.build import BuildOptions, build
 from archives.errors import UsageError
-from archives.stores.store import open_store
+from archives.stores.opening import open_store
 from handlers.detectors.registry import build_model
 from handlers.explainer import Explainer, ExplainRequest
 from handlers.guided import guided_backpropagation

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from archives.stores.store import open_store
+from archives.stores.opening import open_store
 from handlers.schema import ExplainRequest, Explanation
 from jobs.inputs.plan import Plan
 from jobs.tables import read_rows

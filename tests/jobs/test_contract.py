@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from archives.errors import MissingObjectError, StoreDownError, StoreRefusedError
+from archives.stores.opening import open_store
 from archives.stores.s3 import FIRST_DELAY, LONGEST_DELAY
-from archives.stores.store import S3Settings, Store, open_store
+from archives.stores.store import S3Settings, Store
 from tests.faulty import LOST_ANSWER, Faults, FaultyProxy
 
 if TYPE_CHECKING:  # pytest is the first to import a plugin

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from archives.stores.store import open_store
+from archives.stores.opening import open_store
 from handlers.explainer import Explainer, ExplainRequest
 from handlers.images import decode_picture, to_image
 from handlers.render import encode_jpeg, overlay_all

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from archives.errors import ConflictError
-from archives.stores.store import open_store
+from archives.stores.opening import open_store
 from jobs.__main__ import main
 from jobs.dry_run import dry_run
 from jobs.inputs.listing import list_input

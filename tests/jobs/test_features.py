@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from archives.errors import UsageError
-from archives.stores.store import open_store
+from archives.stores.opening import open_store
 from handlers.explainer import Explainer
 from handlers.feature_maps import FeatureMap, FeatureView, Reduction, feature_maps
 from handlers.images import Geometry, decode_picture, to_image

@@ -17,7 +17,7 @@ import requests
 
 from archives.names import read_reference
 from archives.registry.registry import Promotion, Registry
-from archives.stores.store import open_store
+from archives.stores.opening import open_store
 from handlers.manifest import FORMAT_VERSION
 from jobs.__main__ import main
 from jobs.tables import read_rows

@@ -18,7 +18,8 @@ import pytest
 
 from archives.errors import CommandError, ConflictError, StoreDownError
 from archives.stores.folder import FolderStore
-from archives.stores.store import Store, open_store
+from archives.stores.opening import open_store
+from archives.stores.store import Store
 from jobs import lease
 from jobs.errors import Interrupted
 from jobs.lease import (

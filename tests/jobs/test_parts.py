@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from archives.errors import ConflictError
-from archives.stores.store import open_store
+from archives.stores.opening import open_store
 from jobs import run as run_module
 from jobs.__main__ import main
 from jobs.inputs.listing import Listing, list_input

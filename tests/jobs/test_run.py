@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from archives.errors import ConflictError, StoreRefusedError
-from archives.stores.store import open_store
+from archives.stores.opening import open_store
 from handlers.explainer import Explainer, ExplainRequest
 from handlers.images import decode_picture
 from handlers.metrics.pointing import energy_in_box, peak

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from archives.stores.store import open_store
+from archives.stores.opening import open_store
 from handlers.explainer import Explainer
 from jobs.__main__ import main
 from jobs.names import array_name

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from archives.errors import ConflictError, UsageError
-from archives.stores.store import open_store
+from archives.stores.opening import open_store
 from jobs.lease import Holder
 from jobs.options import StatusOptions
 from jobs.record import SCHEMA_VERSION

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import boto3
 import pytest
 
-from archives.stores.store import open_store
+from archives.stores.opening import open_store
 from jobs.__main__ import main
 from tests.conftest import put
 from tests.faulty import Faults, FaultyProxy

@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from archives.stores.store import open_store
+from archives.stores.opening import open_store
 from jobs.__main__ import main
 from jobs.tables import read_rows
 from jobs.worker.commit import read_stats

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from archives.errors import MissingObjectError, UsageError
-from archives.stores.store import open_store
+from archives.stores.opening import open_store
 from handlers.explainer import Explainer, ExplainRequest
 from handlers.images import Geometry, decode_picture, to_image
 from handlers.schema import Explanation, RequestError

@@ -14,7 +14,7 @@ import pytest
 from archives.errors import MissedError, UsageError
 from archives.names import Reference
 from archives.registry.audit_report import evaluate as judged
-from archives.stores.store import open_store
+from archives.stores.opening import open_store
 from handlers.explainer import Explainer
 from handlers.images import to_image
 from handlers.manifest import Manifest

@@ -14,7 +14,7 @@ import pytest
 from archives.errors import MissingObjectError, NotPromisedError, StoreDownError
 from archives.stores.conditional import Written, change, promises
 from archives.stores.folder import FolderStore
-from archives.stores.store import open_store
+from archives.stores.opening import open_store
 from tests.archives.stores.test_s3 import BODY, MISSING, TAKEN, UNKNOWN, answering, error, head
 from tests.conftest import put
 from tests.faulty import CONFLICT, LOST_ANSWER, PRECONDITION, Faults, FaultyProxy
@@ -25,7 +25,7 @@ THREADS = 8
 # One of several processes, each of which appends its name five times.
 APPEND = """
 import sys
-from archives.stores.store import open_store
+from archives.stores.opening import open_store
 
 store, name = open_store(sys.argv[1]), sys.argv[2]
 for number in range(5):

@@ -19,7 +19,8 @@ from archives.errors import (
     UsageError,
 )
 from archives.stores import s3
-from archives.stores.store import S3Settings, open_store
+from archives.stores.opening import open_store
+from archives.stores.store import S3Settings
 
 
 @pytest.fixture

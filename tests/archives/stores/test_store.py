@@ -17,7 +17,7 @@ from archives.errors import (
     StoreRefusedError,
     UsageError,
 )
-from archives.stores.store import open_root, open_store, split_uri
+from archives.stores.opening import open_root, open_store, split_uri
 from tests.conftest import put
 
 KEYS = ["a.jpg", "b/c.jpg", "b/d/é %#.jpg", "b-/e.jpg"]

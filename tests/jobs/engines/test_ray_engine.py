@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from archives.stores.store import open_store
+from archives.stores.opening import open_store
 from jobs.__main__ import main
 from jobs.engines.ray_engine import passed_on
 from tests.conftest import put

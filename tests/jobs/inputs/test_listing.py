@@ -12,7 +12,8 @@ from moto.s3.models import s3_backends
 
 from archives.errors import CommandError, UsageError
 from archives.stores.folder import FolderStore
-from archives.stores.store import Entry, open_store
+from archives.stores.opening import open_store
+from archives.stores.store import Entry
 from jobs.inputs import listing
 from jobs.inputs.listing import Listing, list_input
 from jobs.inputs.sorted_on_disk import SortedOnDisk

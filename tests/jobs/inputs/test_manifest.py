@@ -11,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from archives.errors import UsageError
-from archives.stores.store import Entry, open_store
+from archives.stores.opening import open_store
+from archives.stores.store import Entry
 from jobs.inputs.listing import list_input
 from jobs.inputs.manifest import read_manifest
 from tests.conftest import put

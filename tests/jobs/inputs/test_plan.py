@@ -12,7 +12,8 @@ import pytest
 
 from archives.errors import ConflictError
 from archives.stores.folder import FolderStore
-from archives.stores.store import Entry, open_store
+from archives.stores.opening import open_store
+from archives.stores.store import Entry
 from jobs.inputs import plan
 from jobs.inputs.listing import Listing
 from jobs.inputs.plan import Plan, changes, write_plan

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from archives.errors import StoreDownError, StoreRefusedError, UsageError
 from archives.stores.folder import FolderStore
-from archives.stores.store import Entry, open_store
+from archives.stores.opening import open_store
+from archives.stores.store import Entry
 from handlers.schema import ExplainRequest, Explanation, RequestError
 from jobs.errors import DeviceLostError, Interrupted
 from jobs.tables import read_rows
