@@ -8,7 +8,12 @@ from pathlib import Path
 
 from archives import own_code
 from archives.golden import differences, read_golden
-from archives.refusals import DoesNotLoadError, OtherResultsError, WrongVersionsError
+from archives.refusals import (
+    DoesNotLoadError,
+    OtherResultsError,
+    WrongVersionsError,
+    naming,
+)
 from archives.verify import extract
 from handlers.manifest import Manifest
 
@@ -31,7 +36,8 @@ def check_loads(path: Path, device: str = "cpu") -> None:
             if manifest.format < FIRST_GOLDEN_FORMAT:
                 own_code.load(folder, device)
                 return
-            golden = read_golden(folder)
+            with naming({folder: str(path)}):
+                golden = read_golden(folder)
             found = own_code.explain(folder, golden.picture, golden.request, device).answer
         except DoesNotLoadError as error:
             raise DoesNotLoadError(f"{path} does not load: {error}{_versions(manifest)}") from error

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from archives.errors import UnsafeError, shortened
+from archives.errors import CommandError, UnsafeError, shortened
 from handlers.manifest import ArchiveError
 
 
@@ -75,8 +75,9 @@ def naming(copies: Mapping[Path, str]) -> Iterator[None]:
     """Has errors about archives name what was asked for, by the files that it was copied to."""
     try:
         yield
-    except (ArchiveError, UnsafeError) as error:
+    except (ArchiveError, CommandError) as error:
         text = str(error)
         for path, name in copies.items():
             text = text.replace(str(path), shortened(name))
-        raise type(error)(text) from error
+        error.args = (text,)
+        raise

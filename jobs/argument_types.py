@@ -85,4 +85,4 @@ def split_threshold(text: str) -> tuple[str, str, float]:
     match = re.fullmatch(r"\s*(\S.*?)\s*(>=|<=)\s*(\S+)\s*", text)
     if match is None or not math.isfinite(number := float(match[3])):
         raise ValueError(text)
-    return match[1], match[2], number
+    return " ".join(match[1].split()), match[2], number

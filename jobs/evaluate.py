@@ -30,6 +30,7 @@ from jobs.measure import (
     CONTROLS,
     FIGURES,
     GAUSSIAN,
+    PAIRED,
     RANDOM,
     Maker,
     MeasureOptions,
@@ -41,7 +42,7 @@ from jobs.measure import (
 )
 from jobs.options import EvaluateOptions
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
-from jobs.thresholds import REPORT, check_maps, write_audit
+from jobs.thresholds import REPORT, Measured, check_thresholds, write_audit
 from jobs.worker.pictures import Failure, Pools, load_ahead
 from jobs.worker.shard import check_whose
 
@@ -58,7 +59,6 @@ MAP_FIELDS = (
 )
 # The map that the archive gives where a request says nothing.
 DEFAULT = "default"
-PAIRED = ("deletion", "insertion", "deletion_score", "insertion_score")
 
 
 def evaluate(options: EvaluateOptions, explainer: Explainer) -> int:
@@ -77,7 +77,7 @@ def evaluate(options: EvaluateOptions, explainer: Explainer) -> int:
         faithfulness=FaithfulnessOptions(options.steps, options.blur, options.growth),
     )
     makers = _makers(options, explainer)
-    check_maps(options.thresholds, makers)
+    check_thresholds(options.thresholds, makers, options.controls)
     with list_input(options.inputs, options.output) as listing:
         return _evaluate(options, explainer, listing, makers, how)
 
@@ -138,18 +138,22 @@ def _evaluate(
             f"only {_boxes(rows)} of {options.detections} boxes: there are no more pictures; give"
             " more, or raise --per-picture"
         )
-    if _misses(options, explainer, output, summary):
+    notes = f"input {' '.join(options.inputs)}; boxes scoring more than {options.score_threshold:g}"
+    measured = Measured(
+        summary, _boxes(rows), len(pictures), len(failures), options.detections, notes
+    )
+    if _misses(options, explainer, output, measured):
         return MissedError.exit_code
     return DONE_WITH_FAILURES if failures else DONE
 
 
 def _misses(
-    options: EvaluateOptions, explainer: Explainer, output: Store, summary: Mapping[str, Any]
+    options: EvaluateOptions, explainer: Explainer, output: Store, measured: Measured
 ) -> bool:
     """Whether a threshold was missed; says which, and writes the report that says so, too."""
     if not options.thresholds or explainer.manifest is None:
         return False
-    missed = write_audit(output, explainer.manifest, summary, options.thresholds)
+    missed = write_audit(output, explainer.manifest, measured, options.thresholds)
     for each in missed:
         _say(f"threshold missed: {each}")
     print(f"{output.uri}/{REPORT}: {'missed' if missed else 'passed'}")
@@ -243,8 +247,14 @@ def _before(output: Store, settings: Mapping[str, Any]) -> dict[str, list[dict[s
             f"{output.uri}/{RECORD} is another evaluation's: its {', '.join(differing)} differ;"
             " give another --output, or remove it"
         )
-    pictures: dict[str, list[dict[str, Any]]] = before["pictures"]
-    return pictures
+    # JSON has null for what is no number.
+    return {
+        key: [
+            {name: math.nan if value is None else value for name, value in row.items()}
+            for row in rows
+        ]
+        for key, rows in before["pictures"].items()
+    }
 
 
 def _write(output: Store, name: str, value: Mapping[str, Any]) -> None:

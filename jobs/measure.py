@@ -40,6 +40,9 @@ FIGURES = (
     *("deletion_score_raw", "insertion_score_raw"),
 )
 
+# Of these the differences from controls are told.
+PAIRED = ("deletion", "insertion", "deletion_score", "insertion_score")
+
 # A picture (uint8 [3, H, W]) and explanations of its boxes, by whatever method: the same
 # explanations with maps of another.
 Maker = Callable[[Tensor, Sequence[Explanation]], Sequence[Explanation]]

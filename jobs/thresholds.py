@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,9 +14,11 @@ from archives.registry.audit_report import AuditedArchive, AuditReport, Threshol
 from archives.stores.store import Store
 from handlers.manifest import Manifest
 from jobs.argument_types import split_threshold
-from jobs.measure import CONTROLS, FIGURES
+from jobs.measure import CONTROLS, FIGURES, PAIRED
 
 REPORT = "audit.json"
+# How much was measured: figures, too.
+COUNTS = ("boxes", "pictures", "failed pictures")
 SIDES = {">=": "at_least", "<=": "at_most"}
 
 
@@ -25,58 +28,81 @@ def parsed(text: str) -> Threshold:
     return Threshold.model_validate({"figure": figure, SIDES[sign]: number})
 
 
-def figures_of(summary: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """Of each map its mean figures, as "default energy", and its mean differences from a control,
-    as "default insertion less Gaussian in the box".
+def figure_names(maps: Iterable[str], controls: bool) -> list[str]:
+    """What an evaluation of these maps has figures of: COUNTS, each map's means, as "default
+    energy", and where controls are measured its mean differences from them, as "default insertion
+    less Gaussian in the box"."""
+    names = [*COUNTS]
+    for each in maps:
+        names += [_figure(each, figure) for figure in FIGURES]
+        if controls and each not in CONTROLS:
+            names += [_figure(each, figure, control) for control in CONTROLS for figure in PAIRED]
+    return names
 
-    summary: as `jobs.evaluate.summarised` gives it. What is no number is left out.
+
+def _figure(name: str, figure: str, control: str = "") -> str:
+    less = f"less {control.removeprefix('control: ')}" if control else ""
+    return " ".join(f"{name} {figure} {less}".split())
+
+
+def figures_of(summary: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The figures by their names but for COUNTS; what is no number is left out.
+
+    summary: as `jobs.evaluate.summarised` gives it.
     """
     found: dict[str, float] = {}
     for name, own in summary.items():
-        found |= {f"{name} {figure}": own[figure][0] for figure in FIGURES}
+        found |= {_figure(name, figure): own[figure][0] for figure in FIGURES}
         for control in CONTROLS:
-            less = control.removeprefix("control: ")
             for figure, (mean, _) in own.get(f"less {control}", {}).items():
-                found[f"{name} {figure} less {less}"] = mean
+                found[_figure(name, figure, control)] = mean
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 
-def check_maps(texts: Sequence[str], maps: Iterable[str]) -> None:
-    """Raises UsageError for a threshold of a map that is not measured, before anything is."""
-    names = list(maps)
+def check_thresholds(texts: Sequence[str], maps: Iterable[str], controls: bool) -> None:
+    """Raises UsageError for a threshold of what will not be measured, before anything is."""
+    names = figure_names(maps, controls)
     for text in texts:
         figure = parsed(text).figure
-        if not any(figure.startswith(f"{name} ") for name in names):
+        if figure not in names:
             raise UsageError(
-                f"threshold: {figure!r} is of no map that is measured; expected a figure of"
-                f" {', '.join(names)}, as in '{names[-1]} {FIGURES[0]}>=0.5'"
+                f"threshold: there will be no figure {figure!r}; expected one of"
+                f" {', '.join(map(repr, names))}"
             )
 
 
-def write_audit(
-    output: Store,
-    manifest: Manifest,
-    summary: Mapping[str, Mapping[str, Any]],
-    texts: Sequence[str],
-) -> list[str]:
-    """Writes REPORT; what was missed, one text for each.
+@dataclass(frozen=True)
+class Measured:
+    """What was measured, and on what.
 
-    Raises UsageError for a threshold of a figure that the evaluation does not have.
+    boxes, pictures, failed_pictures: how many. wanted: boxes, without which no threshold counts as
+    met. notes: how, for people.
     """
-    figures = figures_of(summary)
-    thresholds = tuple(map(parsed, texts))
-    if unknown := [each.figure for each in thresholds if each.figure not in figures]:
-        raise UsageError(
-            f"threshold: the evaluation has no {unknown[0]!r}; it has {', '.join(figures)}"
-        )
+
+    summary: Mapping[str, Mapping[str, Any]]
+    boxes: int
+    pictures: int
+    failed_pictures: int
+    wanted: int
+    notes: str
+
+
+def write_audit(
+    output: Store, manifest: Manifest, measured: Measured, texts: Sequence[str]
+) -> list[str]:
+    """Writes REPORT; what was missed, one text for each. That as many boxes were measured as were
+    wanted is a threshold, too, and a figure that is no number misses its own."""
+    counts = (measured.boxes, measured.pictures, measured.failed_pictures)
+    enough = Threshold(figure=COUNTS[0], at_least=float(measured.wanted))
     unjudged = AuditReport(
         archive=AuditedArchive(
             name=manifest.name, version=manifest.version, digest=manifest.digest
         ),
         created=datetime.now(UTC),
-        figures=figures,
-        thresholds=thresholds,
+        figures=dict(zip(COUNTS, map(float, counts), strict=True)) | figures_of(measured.summary),
+        thresholds=(enough, *map(parsed, texts)),
         passed=True,
+        notes=measured.notes,
     )
     misses = unjudged.misses()
     report = unjudged.model_copy(update={"passed": not misses})

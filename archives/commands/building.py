@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from archives.commands.command import DONE, Commands, add_command, tell
 from archives.commands.registry_option import add_registry
 from archives.commands.signing import add_public_key, signers
 from archives.errors import UsageError
-from archives.location import fetched
+from archives.location import Fetched, fetched
+from archives.names import SIGNATURE_SUFFIX
 from archives.refusals import naming
+from archives.signatures.model_signing import BUNDLE_SUFFIX
 from archives.verify import verify
 from handlers.manifest import Manifest
 
@@ -152,8 +155,9 @@ def _verify(options: argparse.Namespace) -> int:
 
     with tempfile.TemporaryDirectory(prefix="whybox-verify-") as private:
         places = [
-            (text, fetched(text, Path(private, str(number)), options.registry))
+            (text, _own(fetched(text, folder / "fetched", options.registry), folder))
             for number, text in enumerate(options.archives)
+            for folder in [Path(private, str(number))]
         ]
         with naming({each.path: text for text, each in places}):
             signed_by = signers(options, [each for _, each in places])  # before all are read
@@ -174,6 +178,20 @@ def _verify(options: argparse.Namespace) -> int:
     ]
     tell(options, values, "\n".join(lines))
     return DONE
+
+
+def _own(archive: Fetched, folder: Path) -> Fetched:
+    """A copy that nobody else can change between its checks, with its signatures beside it."""
+    if not archive.path.is_file():
+        return archive
+    copy = folder / "copy" / archive.path.name
+    copy.parent.mkdir(parents=True)
+    for suffix in ("", SIGNATURE_SUFFIX, BUNDLE_SUFFIX):
+        there = archive.path.with_name(archive.path.name + suffix)
+        if there.is_file():
+            shutil.copyfile(there, copy.with_name(copy.name + suffix))
+    signature = copy.with_name(copy.name + SIGNATURE_SUFFIX)
+    return Fetched(copy, signature if signature.is_file() else None)
 
 
 def described(path: Path | str, manifest: Manifest) -> dict[str, Any]:

@@ -91,6 +91,7 @@ def _rollback(options: argparse.Namespace) -> int:
 def _previous(options: argparse.Namespace, folder: Path) -> tuple[Path, Callable[[], object]]:
     """The archive that the alias stood for before, and what moves the alias back to it."""
     from archives.names import Reference, read_reference
+    from archives.registry.aliases import said_in_history
     from archives.registry.registry import Promotion, Registry
 
     reference = read_reference(options.reference)
@@ -99,6 +100,8 @@ def _previous(options: argparse.Namespace, folder: Path) -> tuple[Path, Callable
             f"{reference}: expected NAME@ALIAS as demo@production: a version is what"
             " it is; to have another one served: python -m archives deploy"
         )
+    who = said_in_history("who", who_asks(options))
+    why = said_in_history("why", options.why)
     registry = Registry.open(options.registry)
     now = registry.resolve(reference).version
     before = Reference(reference.name, "", registry.previous(reference.name, reference.alias))
@@ -106,8 +109,8 @@ def _previous(options: argparse.Namespace, folder: Path) -> tuple[Path, Callable
     promotion = Promotion(
         before,
         reference.alias,
-        who_asks(options),
-        options.why,
+        who,
+        why,
         expect=now,
         back=True,
     )

@@ -245,7 +245,7 @@ def _promote(options: argparse.Namespace) -> int:
             options.alias,
             who_asks(options),
             options.why,
-            report=read_report(options.gate) if options.gate else None,
+            report=None if options.gate is None else read_report(options.gate),
             expect=options.expect,
         )
     )

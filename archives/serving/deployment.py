@@ -22,6 +22,7 @@ from pathlib import Path
 
 from archives.errors import CommandError, ConflictError, UsageError
 from archives.golden import Golden, read_golden
+from archives.refusals import naming
 from archives.serving.draining import drained
 from archives.serving.endpoint_check import NoAnswerError, check
 from archives.serving.leftovers import end_version, exchanged, settle
@@ -217,7 +218,9 @@ class _Deploy:
         copy = self.server.model_store / f"{uuid.uuid4().hex}.mar"
         try:
             began = time.monotonic()
-            new, golden = copy_archive(archive, copy, digests, keys), read_golden(copy)
+            new = copy_archive(archive, copy, digests, keys)
+            with naming({copy: str(archive)}):
+                golden = read_golden(copy)
             self._did(f"{new.name} {new.version} is verified", began)
             return new, golden
         except BaseException:

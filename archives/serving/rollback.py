@@ -5,13 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from archives.errors import ConflictError
+from archives.errors import CommandError
 from archives.serving.deployment import Deployment, DeployOptions, deploy
 from archives.serving.server import Server
 
 
-class AliasNotMovedError(ConflictError):
-    """The server is rolled back, the alias is not: somebody moved it meanwhile."""
+class AliasNotMovedError(CommandError):
+    """The server is rolled back, the alias is not: somebody moved it meanwhile, or the registry
+    cannot be reached; the exit code is that error's."""
+
+    def __init__(self, said: str, exit_code: int) -> None:
+        super().__init__(said)
+        self._exit_code = exit_code
+
+    @property
+    def exit_code(self) -> int:  # type: ignore[override]  # the error's, not the class's
+        return self._exit_code
 
 
 def roll_back(
@@ -25,16 +34,18 @@ def roll_back(
     then has the alias stand for it.
 
     move_alias: does so; it raises ConflictError if somebody moved the alias since `previous` was
-    looked up. Raises AliasNotMovedError then, and what `deploy` raises, the alias untouched.
+    looked up. Raises AliasNotMovedError where it fails, and what `deploy` raises, the alias
+    untouched.
     """
     deployment = deploy(server, previous, options, tell)
     try:
         move_alias()
-    except ConflictError as error:
+    except CommandError as error:
         now = deployment.now
         raise AliasNotMovedError(
             f"the server is rolled back and serves {now.name} {now.version}, but the alias is not:"
-            f" {error}; look who moved it and why, then promote {now.name}@{now.version}, or deploy"
-            " what it stands for now"
+            f" {error}; look where it stands, then promote {now.name}@{now.version}, or deploy what"
+            " it stands for now",
+            error.exit_code,
         ) from error
     return deployment

@@ -22,7 +22,7 @@ from jobs.argument_types import split_threshold, threshold
 from jobs.evaluate import evaluate
 from jobs.measure import FIGURES, GAUSSIAN
 from jobs.options import EvaluateOptions
-from jobs.thresholds import REPORT, check_maps, figures_of, write_audit
+from jobs.thresholds import REPORT, Measured, check_thresholds, figures_of, write_audit
 from tests.conftest import scene_picture
 
 MANIFEST = Manifest("demo", "1.0", "fasterrcnn_resnet50_fpn", ("__background__", "cat"), {})
@@ -36,6 +36,7 @@ SUMMARY: dict[str, dict[str, Any]] = {
         f"less {GAUSSIAN}": PAIRED,
     },
 }
+MEASURED = Measured(SUMMARY, boxes=10, pictures=4, failed_pictures=0, wanted=10, notes="by hand")
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ def test_the_gate_reads_what_is_written(
     texts: list[str], misses: list[str], tmp_path: Path
 ) -> None:
     store = open_store(str(tmp_path))
-    assert write_audit(store, MANIFEST, SUMMARY, texts) == misses
+    assert write_audit(store, MANIFEST, MEASURED, texts) == misses
     data = store.read(REPORT)
     assert json.loads(data)["passed"] is not bool(misses)
     if misses:
@@ -86,12 +87,34 @@ def test_the_gate_reads_what_is_written(
         assert judged(data, REFERENCE, MANIFEST.digest).archive.digest == MANIFEST.digest
 
 
-def test_figures_and_maps_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="has no 'default beauty'; it has control"):
-        write_audit(open_store(str(tmp_path)), MANIFEST, SUMMARY, ["default beauty>=1"])
-    with pytest.raises(UsageError, match="'gradcam energy' is of no map that is measured"):
-        check_maps(["gradcam energy>=1"], ["default"])
-    assert not list(tmp_path.iterdir())
+def test_too_few_boxes_and_a_figure_that_is_no_number_are_missed(tmp_path: Path) -> None:
+    few = replace(MEASURED, boxes=9, failed_pictures=2)
+    texts = ["default insertion>=0", "failed pictures<=1"]
+    assert write_audit(open_store(str(tmp_path)), MANIFEST, few, texts) == [
+        "boxes is 9, less than 10",
+        "default insertion is not among the figures",
+        "failed pictures is 2, more than 1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "controls"),
+    [
+        ("gradcam energy>=1", True),
+        ("default enrgy>=1", True),
+        ("default seconds>=1", True),
+        ("default insertion less Gaussian>=0", True),
+        ("default insertion less Gaussian in the box>=0", False),
+    ],
+)
+def test_figures_that_there_will_not_be(text: str, controls: bool) -> None:
+    with pytest.raises(UsageError, match="there will be no figure '"):
+        check_thresholds([text], ["default"], controls)
+
+
+def test_figures_that_there_will_be() -> None:
+    texts = ["default  energy>=1", "boxes>=2", "a+b C3 insertion less smooth random field>=0"]
+    check_thresholds(texts, [GAUSSIAN, "default", "a+b  C3"], True)
 
 
 def test_an_evaluation_that_misses_ends_with_4(
