@@ -31,6 +31,8 @@ from archives.serving.management import ManagementError
 from archives.serving.rollback import AliasNotMovedError, roll_back
 from archives.serving.server import Ports, Server, ServerOptions, running, start
 from archives.serving.tokens import rotate
+from archives.signatures.keys import write_keys
+from archives.signatures.signing import MissingSignatureError
 from archives.verify import UnsafeArchiveError, verify
 from handlers.manifest import ArchiveError
 from tests.archives.altered import altered, other_golden, with_golden
@@ -194,6 +196,18 @@ def test_what_is_served_already(
     assert main([*command, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert (said["changed"], said["now"]["version"]) == (False, "1.0")
+    expect_only(server, store / "1.0.mar")
+
+
+def test_what_nobody_signed_is_not_deployed(server: Server, store: Path, tmp_path: Path) -> None:
+    _, _, public = write_keys(tmp_path, "k")
+    before = server.state
+    replace(before, public_keys=(str(public),)).write(server.folder)
+    try:
+        with pytest.raises(MissingSignatureError, match=r"2\.0\.mar is not signed"):
+            deploy(server, store / "2.0.mar", DeployOptions())
+    finally:
+        before.write(server.folder)
     expect_only(server, store / "1.0.mar")
 
 
