@@ -70,6 +70,11 @@ def one_line(error: BaseException, limit: int = 1000) -> str:
     return " ".join(str(error).split())[:limit]
 
 
+def printable(text: str) -> str:
+    """The text for a terminal: in ASCII, where some of it could steer that."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 def shortened(text: str) -> str:
     """The text for a message: its middle left out where it is longer than a line should be."""
     if len(text) <= LONGEST_SHOWN:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import importlib.metadata
 import json
@@ -30,7 +31,7 @@ from archives.building.source_revision import source_revision
 from archives.building.weights import WEIGHTS
 from archives.errors import UsageError
 from archives.golden import golden_files
-from archives.names import NAME, VERSION
+from archives.names import NAME, SIGNATURE_SUFFIX, VERSION
 from archives.refusals import DoesNotLoadError
 from archives.verify import TORCHSERVE_MANIFEST, verify
 from handlers.endpoint.json_schema import schemas
@@ -264,6 +265,9 @@ def _place(packed: Path, target: Path) -> None:
     try:
         shutil.copyfile(packed, partial)
         verify(partial)
+        if target.exists() and not filecmp.cmp(partial, target, shallow=False):
+            # Never one archive beside another's signature.
+            target.with_name(target.name + SIGNATURE_SUFFIX).unlink(missing_ok=True)
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)

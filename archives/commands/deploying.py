@@ -105,7 +105,9 @@ def _previous(options: argparse.Namespace, folder: Path) -> tuple[Path, Callable
     registry = Registry.open(options.registry)
     now = registry.resolve(reference).version
     before = Reference(reference.name, "", registry.previous(reference.name, reference.alias))
-    path = registry.fetch(registry.resolve(before), folder).path
+    found = registry.resolve(before)
+    registry.check_stood(found, reference.alias)
+    path = registry.fetch(found, folder).path
     promotion = Promotion(
         before,
         reference.alias,

@@ -34,6 +34,7 @@ def add_commands(commands: Commands) -> None:
     )
     down.add_argument("archive", metavar="NAME@ALIAS|NAME@VERSION")
     down.add_argument("--output", required=True, type=Path, metavar="FOLDER")
+    down.add_argument("--force", action="store_true", help="replace files that are there")
     for command in (up, down):
         command.add_argument(
             "--tracking-uri",
@@ -70,7 +71,8 @@ def _pull(options: argparse.Namespace) -> int:
             f"expected NAME@ALIAS or NAME@VERSION, as in demo@production, got"
             f" {shortened(options.archive)!r}"
         )
-    path = pull(name, wanted, options.output, MlflowOptions(options.tracking_uri))
+    server = MlflowOptions(options.tracking_uri)
+    path = pull(name, wanted, options.output, server, options.force)
     manifest = verify(path)
     tell(options, described(path, manifest), in_words(path, manifest))
     return DONE

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from archives.errors import UnsafeError, one_line, printable
 from archives.registry.registry import Found, Registry
 from archives.stores.store import CONNECTIONS
 
@@ -14,11 +15,13 @@ SHOWN_CATEGORIES = 8
 
 
 def listed(registry: Registry, name: str) -> list[dict[str, Any]]:
-    """Every archive, or one: its versions, what was begun and never finished, its aliases."""
+    """Every archive, or one: its versions, what was begun and never finished, its aliases. A
+    version that cannot be read has no digest, and says under `damaged` why."""
     inventory = registry.inventory(name)
     wanted = [(owner, version) for owner in inventory for version in inventory[owner].versions]
     with ThreadPoolExecutor(CONNECTIONS) as pool:
-        found = list(pool.map(lambda each: registry.find(*each), wanted))
+        read = pool.map(lambda each: _version(registry, *each), wanted)
+        found = dict(zip(wanted, read, strict=True))
         aliases = dict(
             zip(
                 inventory,
@@ -31,19 +34,25 @@ def listed(registry: Registry, name: str) -> list[dict[str, Any]]:
             "name": owner,
             "versions": [
                 {
-                    "version": each.version,
-                    "digest": each.manifest.digest,
-                    "signed": each.signed,
-                    "aliases": [a.alias for a in aliases[owner] if a.version == each.version],
+                    "version": version,
+                    "aliases": [a.alias for a in aliases[owner] if a.version == version],
+                    **found[owner, version],
                 }
-                for each in found
-                if each.name == owner
+                for version in inventory[owner].versions
             ],
             "begun": inventory[owner].begun,
             "gates": list(registry.gates(owner).required),
         }
         for owner in inventory
     ]
+
+
+def _version(registry: Registry, name: str, version: str) -> dict[str, Any]:
+    try:
+        found = registry.find(name, version)
+    except UnsafeError as error:  # the others are listed all the same
+        return {"digest": None, "signed": None, "damaged": one_line(error)}
+    return {"digest": found.manifest.digest, "signed": found.signed, "damaged": None}
 
 
 def list_text(uri: str, archives: Sequence[Mapping[str, Any]]) -> str:
@@ -56,10 +65,13 @@ def list_text(uri: str, archives: Sequence[Mapping[str, Any]]) -> str:
         rows = [
             (
                 each["version"],
-                each["digest"][:SHORT],
-                "signed" if each["signed"] else "not signed",
+                (each["digest"] or "")[:SHORT],
+                "damaged" if each["damaged"] else "signed" if each["signed"] else "not signed",
                 " ".join(
-                    alias + " (gate)" * (alias in archive["gates"]) for alias in each["aliases"]
+                    [
+                        *(a + " (gate)" * (a in archive["gates"]) for a in each["aliases"]),
+                        *([f"({each['damaged']})"] if each["damaged"] else []),
+                    ]
                 ),
             )
             for each in archive["versions"]
@@ -71,7 +83,7 @@ def list_text(uri: str, archives: Sequence[Mapping[str, Any]]) -> str:
 
 def table(rows: Sequence[Sequence[str]], indent: int = 2) -> list[str]:
     """Lines of left-aligned columns; what could move a terminal's cursor is shown as such."""
-    rows = [[_plain(cell) for cell in row] for row in rows]
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         (
@@ -80,10 +92,6 @@ def table(rows: Sequence[Sequence[str]], indent: int = 2) -> list[str]:
         ).rstrip()
         for row in rows
     ]
-
-
-def _plain(text: str) -> str:
-    return text if text.isprintable() else ascii(text)[1:-1]
 
 
 def history(registry: Registry, found: Found) -> dict[str, Any]:

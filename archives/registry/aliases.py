@@ -42,7 +42,8 @@ class Move(BaseModel):
     """One change of an alias.
 
     id: this change's own, so that two who write the same know theirs apart.
-    left: the version that it stood for, None for the first. back: as a rollback.
+    left: the version that it stood for, None for the first. digest: of the archive that it stands
+    for since; None in what was written before digests were. back: as a rollback.
     audit: sha256 (hex) of the report that its gate wanted.
     """
 
@@ -53,6 +54,7 @@ class Move(BaseModel):
     who: Line
     left: str | None = Field(default=None, alias="from")
     to: str
+    digest: str | None = None
     why: Line
     back: bool = False
     audit: str | None = None
@@ -147,7 +149,8 @@ class Aliases:
         self._check_expected(wanted, before)
         if before and before.version == wanted.move.to:
             return Moved(before, False, True)
-        move = wanted.move.model_copy(update={"left": before.version if before else None})
+        left = before.version if before else None
+        move = wanted.move.model_copy(update={"left": left, "digest": wanted.digest})
         after = Alias(
             alias=wanted.alias,
             version=move.to,
@@ -194,7 +197,9 @@ class Aliases:
                 f"{self.store.uri}/{key} is no alias as Whybox writes it"
                 f" ({'.'.join(map(str, first['loc']))}: {first['msg']}); restore it"
             ) from error
-        if found.alias != alias or found.history[-1].to != found.version:
+        last = found.history[-1]
+        same = last.to == found.version and last.digest in (None, found.digest)
+        if found.alias != alias or not same:
             raise UnsafeError(f"{self.store.uri}/{key} contradicts itself; restore it")
         return found, tag
 

@@ -24,6 +24,7 @@ from archives.errors import (
 )
 from archives.names import NAME, VERSION
 from archives.registry.mlflow_client import download, open_client, served_path, translated, upload
+from archives.signatures.signing import adds_signatures, check_statement
 from archives.verify import MAX_BYTES, MAX_HEADER, verify
 from handlers.manifest import MANIFEST_NAME
 
@@ -73,11 +74,14 @@ TAGS = ("version", "digest", "sha256", "architecture", "signature")
 def publish(archive: Path, signature: Path | None, options: MlflowOptions) -> ModelVersion:
     """Verifies the archive and makes it a version of the registered model of its name.
 
-    The same archive again changes nothing; a signature is added where there was none. Raises
-    ConflictError if the registry has this version with other bytes or another signature,
-    ArchiveError and UnsafeArchiveError as `verify`, and the errors of `translated`.
+    The same archive again changes nothing; a signature is added to those that are there. Raises
+    ConflictError if the registry has this version with other bytes or a signature that this one
+    lacks, SignatureError for a signature of other bytes, ArchiveError and UnsafeArchiveError as
+    `verify`, and the errors of `translated`.
     """
     manifest = verify(archive)
+    if signature:
+        check_statement(archive, signature)
     wanted = ModelVersion(
         name=manifest.name,
         version=manifest.version,
@@ -94,7 +98,9 @@ def publish(archive: Path, signature: Path | None, options: MlflowOptions) -> Mo
         if found is None:
             found = _create(client, archive, signature, wanted, options)
         _check_same(found, wanted, options)
-        if signature and not found.signature:
+        if signature and found.signature != wanted.signature:
+            if found.signature:
+                _check_adds(client, signature, found, options)
             found = _add_signature(client, signature, found, wanted, options)
     return found
 
@@ -114,9 +120,12 @@ def set_alias(name: str, alias: str, version: str, options: MlflowOptions) -> Mo
     return found
 
 
-def pull(name: str, alias_or_version: str, folder: Path, options: MlflowOptions) -> Path:
+def pull(
+    name: str, alias_or_version: str, folder: Path, options: MlflowOptions, force: bool = False
+) -> Path:
     """Fetches NAME.mar, its signature and its manifest into `folder`; the archive's path.
 
+    force: replaces what is there; otherwise UsageError is raised.
     The archive passes `verify`, and is the one of the version's tags. That these come from the same
     server as the archive: against a server that lies, check the signature. Raises UnsafeError for
     another archive, MissingObjectError for a name, alias, version or file that is not there, and
@@ -127,6 +136,9 @@ def pull(name: str, alias_or_version: str, folder: Path, options: MlflowOptions)
         found = _find(client, name, alias_or_version)
         source = client.get_model_version_download_uri(name, found.number)
     place = served_path(options.tracking_uri, str(source))
+    for file in (f"{name}.mar", f"{name}.mar.sig", MANIFEST_NAME):
+        if Path(folder, file).exists() and not force:
+            raise UsageError(f"{folder / file} is there already; give --force to replace it")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{name}.", dir=folder) as scratch:
         limits = {f"{name}.mar.sig": MAX_SIGNATURE, MANIFEST_NAME: MAX_HEADER}
@@ -226,11 +238,21 @@ def _check_same(found: ModelVersion, wanted: ModelVersion, options: MlflowOption
             f" and not {wanted.sha256[:12]}...; a version never changes, so give this one a new"
             " --version"
         )
-    if wanted.signature and found.signature not in ("", wanted.signature):
-        raise ConflictError(
-            f"{options.tracking_uri} has {title} with another signature, which stays; to publish"
-            " under a new key, give it a new --version"
-        )
+
+
+def _check_adds(client: Any, signature: Path, found: ModelVersion, options: MlflowOptions) -> None:
+    """Raises ConflictError unless `signature` has all those that are there."""
+    source = client.get_model_version_download_uri(found.name, found.number)
+    place = served_path(options.tracking_uri, str(source))
+    with tempfile.TemporaryDirectory(prefix="whybox-") as scratch:
+        there, file = Path(scratch, "signature"), f"{found.name}.mar.sig"
+        download(options.tracking_uri, f"{place}/{file}", there, MAX_SIGNATURE)
+        if not adds_signatures(there.read_bytes(), signature.read_bytes()):
+            raise ConflictError(
+                f"{options.tracking_uri} has {found.name} {found.version} with another signature,"
+                " which this one does not contain: signatures are added, and none is lost; pull it,"
+                " sign that and publish it"
+            )
 
 
 def _add_signature(

@@ -15,6 +15,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -34,7 +35,8 @@ from archives.registry.aliases import Aliases, Move, Moved, Wanted, previous, sa
 from archives.registry.audit_report import evaluate
 from archives.registry.gates import GateChange, Gates, read_gates, set_gate
 from archives.registry.inventory import Listed, read_inventory
-from archives.stores.conditional import promises
+from archives.signatures.signing import adds_signatures, check_statement
+from archives.stores.conditional import change, promises
 from archives.stores.opening import open_store
 from archives.stores.store import Store
 from archives.verify import UnsafeArchiveError, verify
@@ -111,23 +113,27 @@ class Registry:
     def publish(self, archive: Path, signature: Path | None = None) -> Published:
         """Puts a verified archive under its manifest's name and version, and its signature.
 
-        What is there already is not written again. Raises ArchiveError as `verify` does, and
-        ConflictError if the version is there, or was begun, with other bytes.
+        What is there already is not written again; a signature is added to those that are there.
+        Raises ArchiveError as `verify` does, SignatureError for a signature of other bytes, and
+        ConflictError if the version is there, or was begun, with other bytes, or has a signature
+        that this one lacks.
         """
         with tempfile.TemporaryDirectory(prefix="whybox-publish-") as private:
             copy = Path(private, "archive.mar")  # what is published is what was verified
-            try:
-                shutil.copyfile(archive, copy)
-            except OSError as error:
-                raise ArchiveError(f"{archive} cannot be read: {error.strerror}") from error
-            with naming({copy: str(archive)}):
+            signed = Path(private, "signature")
+            _copy(archive, copy)
+            if signature is not None:
+                _copy(signature, signed)
+            with naming({copy: str(archive), signed: str(signature)}):
                 manifest = verify(copy)
+                if signature is not None:
+                    check_statement(copy, signed)
             name, version = check_name(manifest.name), check_version(manifest.version)
             promised = promises(self._folder(name))
             target = self._folder(name, version)
             new = self._create_archive(target, manifest, copy)
             if signature is not None:
-                new |= self._create_signature(target, manifest, signature.read_bytes())
+                new |= self._add_signature(target, manifest, signed.read_bytes())
             new |= self._create_manifest(target, manifest)
         return Published(self.find(name, version), new, promised)
 
@@ -151,15 +157,27 @@ class Registry:
             )
         return not there
 
-    def _create_signature(self, target: Store, manifest: Manifest, data: bytes) -> bool:
+    def _add_signature(self, target: Store, manifest: Manifest, data: bytes) -> bool:
+        """Whether it was written; False if it is there. What is there is only ever added to."""
         key = f"{manifest.name}{SUFFIX}{SIGNATURE_SUFFIX}"
-        there = target.find(key) is not None
-        if not (target.read(key) == data if there else target.create(key, data)):
+        before: tuple[bytes | None, str | None] = (None, None)
+        with suppress(MissingObjectError):
+            before = target.read_tagged(key)
+        there, tag = before
+        if there == data:
+            return False
+        if there is not None and not adds_signatures(there, data):
             raise ConflictError(
-                f"{target.uri} has another signature: versions never change; build it with another"
-                " --version"
+                f"{target.uri} has another signature, which this one does not contain: signatures"
+                f" are added, and none is lost; fetch {manifest.name}@{manifest.version}, sign that"
+                " and publish it"
             )
-        return not there
+        if not change(target, key, data, tag).won:
+            raise ConflictError(
+                f"{target.uri} was signed by somebody else meanwhile; fetch"
+                f" {manifest.name}@{manifest.version}, sign that and publish it"
+            )
+        return True
 
     def _create_manifest(self, target: Store, manifest: Manifest) -> bool:
         there = target.find(MANIFEST_NAME) is not None
@@ -265,14 +283,16 @@ class Registry:
         """Has the alias stand for a version, and says so in its history.
 
         Raises MissedError if the alias has a gate, or a report is given, and the report is not one
-        of this very archive that passes; ConflictError as `Aliases.move` does.
+        of this very archive that passes; ConflictError as `Aliases.move` does; for a rollback what
+        `check_stood` raises.
         """
         check_alias(asked.alias)
         who, why = said_in_history("who", asked.who), said_in_history("why", asked.why)
         found = self.resolve(asked.reference)
         aliases = self.aliases(found.name)
-        stood = asked.back and self._stood(aliases, asked.alias, found.version)
-        if asked.report is None and not stood:
+        if asked.back:
+            self.check_stood(found, asked.alias)
+        elif asked.report is None:
             self._check_no_gate(found, asked.alias)
         audit = None
         if asked.report is not None:
@@ -281,14 +301,22 @@ class Registry:
         move = Move(who=who, why=why, to=found.version, back=asked.back, audit=audit)
         return aliases.move(Wanted(asked.alias, found.manifest.digest, move, asked.expect))
 
-    def _stood(self, aliases: Aliases, alias: str, version: str) -> bool:
-        known = aliases.find(alias)
-        if known is None or version not in {each.to for each in known.history}:
+    def check_stood(self, found: Found, alias: str) -> None:
+        """Raises UsageError if the alias never stood for this version, and UnsafeError if its
+        bytes were others then."""
+        known = self.aliases(found.name).find(alias)
+        moves = [each for each in known.history if each.to == found.version] if known else []
+        if not moves:
             raise UsageError(
-                f"{aliases.name}@{alias} never stood for {version}: there is no way back to it;"
+                f"{found.name}@{alias} never stood for {found.version}: there is no way back to it;"
                 " promote it"
             )
-        return True
+        digest = moves[-1].digest  # None in histories that were begun before it was written
+        if digest not in (None, found.manifest.digest):
+            raise UnsafeArchiveError(
+                f"{found.name}@{alias} stood for {found.version} with digest {digest}, and it now"
+                f" has {found.manifest.digest}: it was changed since; look at who may write there"
+            )
 
     def _check_no_gate(self, found: Found, alias: str) -> None:
         if alias in self.gates(found.name).required:
@@ -330,6 +358,15 @@ class Registry:
             return Manifest.from_json(target.read(MANIFEST_NAME))
         except ArchiveError as error:
             raise UnsafeArchiveError(f"{target.uri}: {error}") from error
+        except RecursionError as error:
+            raise UnsafeArchiveError(f"{target.uri}/{MANIFEST_NAME} is nested too deep") from error
 
     def _folder(self, name: str, version: str = "") -> Store:
         return self.store.below(f"{name}/{version}/" if version else f"{name}/")
+
+
+def _copy(source: Path, copy: Path) -> None:
+    try:
+        shutil.copyfile(source, copy)
+    except OSError as error:
+        raise ArchiveError(f"{source} cannot be read: {error.strerror}") from error

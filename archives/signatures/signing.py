@@ -42,7 +42,9 @@ __all__ = [
     "Statement",
     "UnknownKeyError",
     "WrongSignatureError",
+    "adds_signatures",
     "check_signature",
+    "check_statement",
     "read_private_key",
     "read_public_keys",
     "sign",
@@ -85,7 +87,7 @@ class WrongSignatureError(SignatureError):
 
 
 class OtherBytesError(SignatureError):
-    """A known key made it, but of another archive."""
+    """It is of another archive."""
 
     problem = "other-bytes"
 
@@ -161,13 +163,7 @@ def check_signature(archive: Path, keys: Sequence[PublicKey], signature: Path | 
     """
     signature = signature_of(archive) if signature is None else signature
     shown, place = shortened(str(archive)), shortened(str(signature))
-    try:
-        envelope = Envelope.from_json(_read(signature, shown))
-        if envelope.payload_type != PAYLOAD_TYPE:
-            kind = shortened(repr(envelope.payload_type))
-            raise ValueError(f"expected a payload of type {PAYLOAD_TYPE}, found {kind}")
-    except ValueError as error:
-        raise MalformedSignatureError(f"{place} is no signature of an archive: {error}") from error
+    envelope = _envelope(signature, shown, place)
     key = _signer(envelope, keys, place)
     try:
         # Of the bytes whose signature was verified, and no others.
@@ -176,7 +172,50 @@ def check_signature(archive: Path, keys: Sequence[PublicKey], signature: Path | 
         raise MalformedSignatureError(
             f"{place} was signed by {key.key_id}, but says nothing of an archive: {error}"
         ) from error
-    found = _measured(archive)
+    _check_bytes(archive, statement, place)
+    return key.key_id
+
+
+def check_statement(archive: Path, signature: Path) -> None:
+    """Checks that the signature says that it is of the archive's bytes as they are now; nobody
+    vouches for it: no key is asked.
+
+    Raises MissingSignatureError, MalformedSignatureError, OtherBytesError, and UsageError for an
+    archive that cannot be read.
+    """
+    place = shortened(str(signature))
+    envelope = _envelope(signature, shortened(str(archive)), place)
+    try:
+        statement = Statement.from_json(envelope.payload)
+    except ValueError as error:
+        raise MalformedSignatureError(f"{place} says nothing of an archive: {error}") from error
+    _check_bytes(archive, statement, place)
+
+
+def adds_signatures(before: bytes, after: bytes) -> bool:
+    """Whether the envelope `after` has every signature of `before`, of the same payload. No key is
+    asked; False for what is no envelope."""
+    try:
+        old, new = Envelope.from_json(before), Envelope.from_json(after)
+    except ValueError:
+        return False
+    same = (old.payload_type, old.payload) == (new.payload_type, new.payload)
+    return same and set(old.signatures) <= set(new.signatures)
+
+
+def _envelope(signature: Path, archive: str, place: str) -> Envelope:
+    try:
+        envelope = Envelope.from_json(_read(signature, archive))
+        if envelope.payload_type != PAYLOAD_TYPE:
+            kind = shortened(repr(envelope.payload_type))
+            raise ValueError(f"expected a payload of type {PAYLOAD_TYPE}, found {kind}")
+    except ValueError as error:
+        raise MalformedSignatureError(f"{place} is no signature of an archive: {error}") from error
+    return envelope
+
+
+def _check_bytes(archive: Path, statement: Statement, place: str) -> None:
+    found, shown = _measured(archive), shortened(str(archive))
     if found != (statement.sha256, statement.size):
         raise OtherBytesError(
             f"{place} is the signature of {shortened(statement.name)!r}"
@@ -184,7 +223,6 @@ def check_signature(archive: Path, keys: Sequence[PublicKey], signature: Path | 
             f" {statement.size} bytes; {shown} has {found[0][:12]}... and {found[1]} bytes: it was"
             " changed or replaced since. Fetch the archive that was signed, or have this one signed"
         )
-    return key.key_id
 
 
 def _signer(envelope: Envelope, keys: Sequence[PublicKey], place: str) -> PublicKey:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import safetensors.numpy
 
+from archives.signatures.keys import PrivateKey
+from archives.signatures.signing import sign, signature_of
 from archives.verify import TORCHSERVE_MANIFEST
 from handlers.manifest import MANIFEST_NAME, Manifest
 
@@ -57,3 +59,12 @@ def write_small(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(buffer.getvalue())
     return path
+
+
+def write_signature(path: Path, archive: Path, *keys: PrivateKey) -> Path:
+    """Writes the archive's signature by these keys."""
+    beside = signature_of(archive)
+    beside.unlink(missing_ok=True)
+    for key in keys:
+        beside.write_bytes(sign(archive, key))
+    return beside.rename(path)

@@ -8,8 +8,9 @@ from archives.errors import UnsafeError, UsageError
 from archives.location import fetched
 from archives.names import read_reference
 from archives.registry.registry import Promotion, Registry
+from archives.signatures.keys import PrivateKey
 from archives.verify import verify
-from tests.archives.small_archives import write_small
+from tests.archives.small_archives import write_signature, write_small
 from tests.conftest import put
 
 
@@ -60,12 +61,12 @@ def test_an_object_that_is_not_there(bucket: str, tmp_path: Path) -> None:
 def test_from_a_registry(
     which: str, place: str, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "signature").write_bytes(b"signed")
-    published(place, archive, tmp_path / "signature")
+    written = write_signature(tmp_path / "signature", archive, PrivateKey.generate())
+    published(place, archive, written)
     path, signature = fetched(which, tmp_path / "given", place)
     assert verify(path) == verify(archive)
     assert signature is not None
-    assert signature.read_bytes() == b"signed"
+    assert signature.read_bytes() == written.read_bytes()
     monkeypatch.setenv("WHYBOX_REGISTRY", place)
     assert verify(fetched(which, tmp_path / "environment").path) == verify(archive)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 import handlers
 from archives import golden
 from archives.__main__ import main
-from archives.building.build import BuildError, BuildOptions, build
+from archives.building.build import BuildError, BuildOptions, _place, build
 from archives.verify import verify
 from handlers.archive import read_archive
 from handlers.endpoint import json_schema
@@ -151,6 +151,15 @@ def test_failed_build_leaves_the_old_archive(
     assert main(arguments) == 2
     assert old.read_bytes() == b"old"
     assert {file.name for file in tmp_path.iterdir()} == {"other.mar", "wrong.pth"}
+
+
+def test_other_bytes_lose_the_signature_of_the_old(archive: Path, tmp_path: Path) -> None:
+    target, signature = tmp_path / "a.mar", tmp_path / "a.mar.sig"
+    for old, kept in ((archive.read_bytes(), True), (b"old", False)):
+        target.write_bytes(old)
+        signature.write_bytes(b"signed")
+        _place(archive, target)
+        assert (target.read_bytes(), signature.exists()) == (archive.read_bytes(), kept)
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from archives.__main__ import main
+from archives.commands import deploying
+from archives.signatures.keys import PrivateKey
 from archives.verify import verify
-from tests.archives.small_archives import write_small
+from tests.archives.small_archives import write_signature, write_small
 
 
 @pytest.fixture
@@ -63,7 +65,7 @@ def test_publish(registry: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
         f"  at      {registry}/demo/1.0/demo.mar",
         f"  digest  {digest}",
     ]
-    (tmp_path / "a.mar.sig").write_bytes(b"signed")
+    write_signature(tmp_path / "a.mar.sig", archive, PrivateKey.generate())
     found = told(capsys, "publish", str(archive), "--alias", "staging", "--why", "first")
     assert (found["new"], found["signed"], found["promised"]) == (True, True, True)
     assert found["promotion"] == {
@@ -111,6 +113,67 @@ def test_list(filled: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [each["version"] for each in found[0]["versions"]] == ["1.9", "1.10"]
     assert (found[0]["begun"], found[0]["gates"]) == (["2.0"], ["production"])
     assert "there is no other in the registry" in refused(capsys, 2, "list", "other")
+
+
+def test_a_damaged_version_is_listed_among_others(
+    filled: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (filled / "demo/1.9/whybox.json").write_text("{\x1b[2J")
+    lines = said(capsys, "list").splitlines()
+    assert lines[1].startswith(f"  1.9   {12 * ' '}  damaged     production ({filled}/demo/1.9: ")
+    assert lines[2].endswith("  not signed  staging")
+    bad, good = told(capsys, "list", "demo")["archives"][0]["versions"]
+    assert (bad["digest"], bad["signed"], bad["aliases"]) == (None, None, ["production"])
+    assert "whybox.json is not JSON" in bad["damaged"]
+    assert (good["version"], good["damaged"]) == ("1.10", None)
+
+
+def signed(archive: Path, folder: Path, name: str) -> str:
+    """Signs it with a new key; the public one."""
+    assert main(["keygen", "--output", str(folder), "--name", name]) == 0
+    assert main(["sign", str(archive), "--key", str(folder / f"{name}-private.pem")]) == 0
+    return str(folder / f"{name}-public.pem")
+
+
+def holds(which: str, key: str) -> bool:
+    return main(["verify", which, "--static", "--public-key", key]) == 0
+
+
+def test_the_signature_of_an_older_build_is_not_published(registry: Path, tmp_path: Path) -> None:
+    archive = write_small(tmp_path / "demo.mar", "1.0")
+    signed(archive, tmp_path, "old")
+    write_small(archive, "1.1")
+    assert main(["publish", str(archive)]) == 5
+    assert not registry.exists()
+    key = signed(archive, tmp_path, "new")
+    assert main(["publish", str(archive)]) == 0
+    assert holds("demo@1.1", key)
+
+
+def test_keys_are_exchanged_in_a_registry(registry: Path, tmp_path: Path) -> None:
+    archive = write_small(tmp_path / "demo.mar", "1.0")
+    for name in ("old", "new"):
+        key = signed(archive, tmp_path, name)
+        assert main(["publish", str(archive)]) == 0
+        assert holds("demo@1.0", key)
+    assert holds("demo@1.0", str(tmp_path / "old-public.pem"))
+
+
+def test_a_gate_that_names_no_file_is_no_leave(filled: Path) -> None:
+    """--gate "$AUDIT" with AUDIT not set."""
+    words = ["--alias", "production", "--why", "audited", "--gate", ""]
+    assert main(["promote", "demo@staging", *words]) != 0
+
+
+def test_rollback_refuses_other_bytes_before_it_deploys(
+    filled: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deploying, "expect_running", lambda _: None)
+    assert main(["promote", "demo@1.10", "--alias", "production", "--why", "newer"]) == 0
+    archive = write_small(filled / "demo/1.9/demo.mar", "1.9", categories=("cat",))
+    (filled / "demo/1.9/whybox.json").write_bytes(verify(archive).to_json())
+    error = refused(capsys, 5, "rollback", "demo@production", "--why", "x")
+    assert "demo@production stood for 1.9 with digest" in error
 
 
 def test_an_empty_registry(registry: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -41,7 +41,7 @@ def of(digest: str) -> bytes:
 
 
 def threshold(**values: Any) -> bytes:
-    return changed(thresholds=[{"figure": "pointing", **values}])
+    return changed(thresholds=[{"figure": "pointing"} | values])
 
 
 def test_figures_on_their_thresholds_pass() -> None:
@@ -55,19 +55,25 @@ def test_figures_on_their_thresholds_pass() -> None:
         (figures(pointing=0.699), "pointing is 0.699, less than 0.7"),
         (figures(deletion=0.26), "deletion is 0.26, more than 0.25"),
         (changed(figures={"pointing": 0.9, "pictures": 99}), "deletion is not among the figures"),
-        (figures(pointing=float("nan")), "figures.pointing: .*finite"),
-        (figures(pointing=float("inf")), "figures.pointing: .*finite"),
+        (figures(pointing=float("nan")), "expected numbers, found NaN"),
+        (figures(pointing=float("inf")), "expected numbers, found Infinity"),
+        (changed().replace(b"0.25", b"1e999"), "figures.deletion: .*finite"),
+        (changed().replace(b'"passed"', b'"passed": true, "passed"'), "each key once .* twice"),
         (figures(pointing="0.9"), "figures.pointing: .*number"),
         (figures(pointing=True), "figures.pointing: .*number"),
         (figures(pointing=None), "figures.pointing: .*number"),
-        (threshold(at_least=float("nan")), "thresholds.0.at_least: .*finite"),
+        (threshold(at_least=0, at_most=None), "thresholds.0.at_most: .*leave it out"),
+        (threshold(at_most=None), "thresholds.0.at_most: .*leave it out"),
         (threshold(), "pointing: give one of at_least and at_most"),
         (threshold(at_least=0, at_most=1), "pointing: give one of at_least and at_most"),
         (changed(thresholds=[]), "thresholds: .*at least 1 item"),
         (changed(passed=False), "says that it did not pass, though pointing, deletion, pictures"),
         (changed(passed="yes"), "passed: .*boolean"),
         (changed(schema_version=2), "schema_version"),
+        (changed(schema_version=True), "schema_version: .*expected a number"),
         (changed(other=1), "other: "),
+        (changed(created=0), "created: .*expected a date and time"),
+        (changed(created="1767319445"), "created: .*expected a date and time"),
         (changed(created="2026-01-02T03:04:05"), "created: .*timezone"),
         (of("c" * 64), f"of demo 1.0, digest c+; demo@1.0 has digest {DIGEST}"),
         (of(""), "archive.digest"),
@@ -80,6 +86,27 @@ def test_what_does_not_pass(data: bytes, message: str) -> None:
     with pytest.raises(MissedError, match=message) as caught:
         evaluate(data, REFERENCE, DIGEST)
     assert caught.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        threshold(figure="\x1b[2J", at_least=0),
+        threshold(figure="\x1b[2J"),
+        changed(figures={"\x1b[2J": "x"}),
+        changed(**{"\x1b[2J": 1}),
+        changed(archive={"name": "\x1b[2J" + "x" * 1000, "version": "1", "digest": "c" * 64}),
+        changed(figures={"\x1b[2J": 0}, thresholds=[{"figure": "\x1b[2J", "at_least": 1}]),
+        changed(
+            figures={"\x1b[2J": 0}, thresholds=[{"figure": "\x1b[2J", "at_most": 1}], passed=False
+        ),
+    ],
+)
+def test_names_cannot_steer_the_terminal(data: bytes) -> None:
+    with pytest.raises(MissedError, match=r"\\x1b\[2J") as caught:
+        evaluate(data, REFERENCE, DIGEST)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 600
 
 
 def test_who_says_it_passed_and_does_not() -> None:
@@ -101,5 +128,14 @@ def test_the_schema_is_shipped_and_says_the_same() -> None:
     jsonschema.Draft202012Validator.check_schema(schema())
     validator = jsonschema.Draft202012Validator(schema())
     assert validator.is_valid(REPORT)
-    for data in (threshold(), threshold(at_least=0, at_most=1), changed(thresholds=[])):
+    for data in (
+        threshold(),
+        threshold(at_least=0, at_most=1),
+        threshold(at_least=0, at_most=None),
+        threshold(at_most=None),
+        changed(thresholds=[]),
+        changed(schema_version=True),
+        changed(created=0),
+        changed(created="0"),
+    ):
         assert not validator.is_valid(json.loads(data))

@@ -15,8 +15,11 @@ import pytest
 from archives.__main__ import main
 from archives.errors import ConflictError, MissingObjectError
 from archives.registry.mlflow_registry import MlflowOptions, ModelVersion, publish, pull, set_alias
+from archives.signatures.keys import PrivateKey
+from archives.signatures.signing import OtherBytesError
 from archives.verify import UnsafeArchiveError, verify
 from handlers.manifest import MANIFEST_NAME
+from tests.archives.small_archives import write_signature
 from tests.jobs.archive_stub import write_archive
 
 if TYPE_CHECKING:
@@ -126,7 +129,7 @@ def test_pull_by_alias_and_by_version(
     for version, expected in {"1.0": archive, "1.1": newer}.items():
         set_alias(name, "production", version, options)
         for wanted in ("production", version):
-            path = pull(name, wanted, out, options)
+            path = pull(name, wanted, out, options, force=True)
             assert path == out / f"{name}.mar"
             assert path.read_bytes() == expected.read_bytes()
             assert (out / MANIFEST_NAME).read_bytes() == verify(expected).to_json()
@@ -136,20 +139,45 @@ def test_pull_by_alias_and_by_version(
 def test_a_signature_travels_along(
     archive: Path, name: str, options: MlflowOptions, tmp_path: Path
 ) -> None:
-    signature, other = tmp_path / "a.sig", tmp_path / "b.sig"
-    signature.write_bytes(b"signed by a")
-    other.write_bytes(b"signed by b")
+    keys = [PrivateKey.generate(), PrivateKey.generate()]
+    signature = write_signature(tmp_path / "a.sig", archive, keys[0])
+    both = write_signature(tmp_path / "both.sig", archive, *keys)
+    other = write_signature(tmp_path / "b.sig", archive, keys[1])
     publish(archive, None, options)
     publish(archive, signature, options)  # added to what is there
     publish(archive, None, options)
     with pytest.raises(ConflictError, match="another signature"):
         publish(archive, other, options)
     pull(name, "1.0", tmp_path / "out", options)
-    assert (tmp_path / "out" / f"{name}.mar.sig").read_bytes() == b"signed by a"
+    assert (tmp_path / "out" / f"{name}.mar.sig").read_bytes() == signature.read_bytes()
+    publish(archive, both, options)
+    with pytest.raises(ConflictError, match="another signature"):
+        publish(archive, signature, options)
+    pull(name, "1.0", tmp_path / "out", options, force=True)
+    assert (tmp_path / "out" / f"{name}.mar.sig").read_bytes() == both.read_bytes()
     newer = write_archive(tmp_path / "newer.mar", name=name, version="1.1")
-    publish(newer, other, options)  # with it from the start
-    pull(name, "1.1", tmp_path / "out", options)
-    assert (tmp_path / "out" / f"{name}.mar.sig").read_bytes() == b"signed by b"
+    with pytest.raises(OtherBytesError):
+        publish(newer, other, options)
+    assert versions(options, name) == ["1.0"]
+    new = write_signature(tmp_path / "new.sig", newer, keys[0])
+    publish(newer, new, options)  # with it from the start
+    pull(name, "1.1", tmp_path / "out", options, force=True)
+    assert (tmp_path / "out" / f"{name}.mar.sig").read_bytes() == new.read_bytes()
+
+
+@pytest.mark.parametrize("there", ["{}.mar", "{}.mar.sig", MANIFEST_NAME])
+def test_what_is_there_is_replaced_by_force_alone(
+    there: str, archive: Path, name: str, options: MlflowOptions, tmp_path: Path
+) -> None:
+    publish(archive, None, options)
+    (tmp_path / "out").mkdir()
+    path = tmp_path / "out" / there.format(name)
+    path.write_text("mine")
+    words = ["mlflow-pull", f"{name}@1.0", "--output", str(path.parent)]
+    assert main(words) == 2
+    assert [each.read_text() for each in path.parent.iterdir()] == ["mine"]
+    assert main([*words, "--force"]) == 0
+    assert verify(tmp_path / "out" / f"{name}.mar").version == "1.0"
 
 
 @pytest.mark.parametrize("file", ["archive", "manifest", "signature"])
@@ -157,7 +185,7 @@ def test_what_was_changed_on_the_server_is_refused(
     file: str, archive: Path, name: str, options: MlflowOptions, mlflow_server: Mlflow,
     tmp_path: Path, capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    (tmp_path / "a.sig").write_bytes(b"signed")
+    write_signature(tmp_path / "a.sig", archive, PrivateKey.generate())
     made = publish(archive, tmp_path / "a.sig", options)
     names = {"archive": f"{name}.mar", "manifest": MANIFEST_NAME, "signature": f"{name}.mar.sig"}
     path = stored(mlflow_server, options, made, names[file])
@@ -241,7 +269,8 @@ def test_commands(
     archive: Path, name: str, options: MlflowOptions, tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    archive.with_name("one.mar.sig").write_bytes(b"signed")  # found beside the archive
+    beside = archive.with_name("one.mar.sig")
+    write_signature(beside, archive, PrivateKey.generate())  # found beside the archive
     assert main(["mlflow-publish", str(archive), "--alias", "staging", "--json"]) == 0
     told = json.loads(capfd.readouterr().out)
     assert (told["version"], told["alias"], told["created"]) == ("1.0", "staging", True)

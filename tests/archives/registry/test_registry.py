@@ -17,10 +17,14 @@ from archives.errors import CommandError, ConflictError, MissedError, UnsafeErro
 from archives.names import read_reference
 from archives.registry.gates import GateChange
 from archives.registry.registry import Promotion, Registry
+from archives.signatures.keys import PrivateKey
+from archives.signatures.signing import MalformedSignatureError, OtherBytesError, signature_of
 from archives.verify import UnsafeArchiveError, verify
 from handlers.manifest import ArchiveError
-from tests.archives.small_archives import write_small
+from tests.archives.small_archives import write_signature, write_small
 from tests.conftest import put, remove
+
+KEY, OTHER = PrivateKey.generate(), PrivateKey.generate()
 
 # Publishes and is killed when it has written so many objects.
 KILLED = """
@@ -78,8 +82,8 @@ def keys(registry: Registry) -> list[str]:
 
 
 def test_what_is_published_is_fetched(registry: Registry, tmp_path: Path) -> None:
-    archive, signature = small(tmp_path), tmp_path / "s"
-    signature.write_bytes(b"signed")
+    archive = small(tmp_path)
+    signature = write_signature(tmp_path / "s", archive, KEY)
     done = registry.publish(archive, signature)
     assert (done.found.name, done.found.version, done.new, done.promised) == (
         "demo",
@@ -93,7 +97,7 @@ def test_what_is_published_is_fetched(registry: Registry, tmp_path: Path) -> Non
     got = registry.fetch(registry.find("demo", "1.0"), tmp_path / "got")
     assert got.path.read_bytes() == archive.read_bytes()
     assert got.signature is not None
-    assert got.signature.read_bytes() == b"signed"
+    assert got.signature.read_bytes() == signature.read_bytes()
     assert got.manifest == verify(archive)
     assert sorted(each.name for each in (tmp_path / "got").iterdir()) == [
         "demo.mar",
@@ -119,18 +123,52 @@ def test_the_same_bytes_again_change_nothing(registry: Registry, tmp_path: Path)
     assert {each: registry.store.find(each) for each in keys(registry)} == before
 
 
-def test_a_missing_signature_is_added_and_another_refused(
-    registry: Registry, tmp_path: Path
-) -> None:
+def test_signatures_are_added_and_never_lost(registry: Registry, tmp_path: Path) -> None:
     publish(registry, tmp_path, "1.0")
-    for name, text in (("one", "1"), ("two", "2")):
-        (tmp_path / name).write_text(text)
-    done = registry.publish(small(tmp_path), tmp_path / "one")
-    assert (done.new, done.found.signed) == (True, True)
-    assert not registry.publish(small(tmp_path), tmp_path / "one").new
-    with pytest.raises(ConflictError, match="has another signature"):
-        registry.publish(small(tmp_path), tmp_path / "two")
-    assert registry.store.read("demo/1.0/demo.mar.sig") == b"1"
+    archive = small(tmp_path)
+    one = write_signature(tmp_path / "one", archive, KEY)
+    both = write_signature(tmp_path / "both", archive, KEY, OTHER)
+    alone = write_signature(tmp_path / "alone", archive, OTHER)
+    for signature in (one, both):
+        done = registry.publish(archive, signature)
+        assert (done.new, done.found.signed) == (True, True)
+        assert not registry.publish(archive, signature).new
+    for signature in (one, alone):
+        with pytest.raises(ConflictError, match="has another signature, which this one does not"):
+            registry.publish(archive, signature)
+    assert registry.store.read("demo/1.0/demo.mar.sig") == both.read_bytes()
+
+
+def test_who_signs_at_the_same_time_is_told(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive = small(tmp_path)
+    registry.publish(archive, write_signature(tmp_path / "one", archive, KEY))
+    mine = write_signature(tmp_path / "mine", archive, KEY, OTHER)
+    theirs = write_signature(tmp_path / "theirs", archive, KEY, PrivateKey.generate())
+    kind = type(registry.store)
+    write = kind.replace
+
+    def meanwhile(store: Any, key: str, data: bytes, tag: str) -> bool:
+        if key.endswith(".sig"):
+            monkeypatch.setattr(kind, "replace", write)
+            registry.publish(archive, theirs)
+        return write(store, key, data, tag)
+
+    monkeypatch.setattr(kind, "replace", meanwhile)
+    with pytest.raises(ConflictError, match="was signed by somebody else meanwhile"):
+        registry.publish(archive, mine)
+    assert registry.store.read("demo/1.0/demo.mar.sig") == theirs.read_bytes()
+
+
+def test_a_signature_of_other_bytes_is_not_published(registry: Registry, tmp_path: Path) -> None:
+    stale = write_signature(tmp_path / "stale", other(tmp_path), KEY)
+    with pytest.raises(OtherBytesError, match=rf"{stale} is the signature of 'demo' '1\.0'"):
+        registry.publish(small(tmp_path), stale)
+    (tmp_path / "notes").write_text("{}")
+    with pytest.raises(MalformedSignatureError, match="notes is no signature of an archive"):
+        registry.publish(small(tmp_path), tmp_path / "notes")
+    assert registry.inventory() == {}
 
 
 def test_other_bytes_are_refused(registry: Registry, tmp_path: Path) -> None:
@@ -146,7 +184,7 @@ def test_a_killed_publication_is_finished_by_the_same_bytes_alone(
     step: int, place: str, tmp_path: Path
 ) -> None:
     archive, registry = small(tmp_path), Registry.open(place)
-    archive.with_name(archive.name + ".sig").write_bytes(b"signed")
+    write_signature(signature_of(archive), archive, KEY)
     done = subprocess.run(
         [sys.executable, "-c", KILLED, place, str(archive), str(step)], check=False
     )
@@ -442,6 +480,22 @@ def test_going_back(registry: Registry, tmp_path: Path) -> None:
     assert registry.previous("demo", "production") == "1.0"
     with pytest.raises(UsageError, match=r"never stood for 1\.3"):
         registry.promote(promotion("demo@1.3", back=True))
+
+
+def test_the_way_back_leads_to_the_same_bytes(registry: Registry, tmp_path: Path) -> None:
+    publish(registry, tmp_path, "1.0", "1.1")
+    for version in ("1.0", "1.1"):
+        alias = registry.promote(promotion(f"demo@{version}")).alias
+        assert alias.history[-1].digest == registry.find("demo", version).manifest.digest
+    tampered_version(registry, tmp_path)
+    with pytest.raises(UnsafeArchiveError, match=r"stood for 1\.0 with digest .*changed since"):
+        registry.promote(promotion("demo@1.0", back=True))
+    path = "demo/aliases/production.json"
+    values = json.loads(registry.store.read(path))
+    for each in values["history"]:  # as they were written before
+        del each["digest"]
+    registry.store.write(path, json.dumps(values).encode())
+    assert registry.promote(promotion("demo@1.0", back=True)).changed
 
 
 def report(registry: Registry, version: str = "1.1", figure: float = 0.8) -> bytes:

@@ -21,6 +21,7 @@ from archives.signatures.signing import (
     SignatureError,
     Statement,
     check_signature,
+    check_statement,
     sign,
     signature_of,
 )
@@ -333,6 +334,31 @@ def test_one_good_signature_among_others(archive: Path) -> None:
     assert check_signature(archive, [OTHER.public, KEY.public]) == ID
     changed(archive, signatures=others)
     assert problem(archive) == "wrong"
+
+
+def test_what_a_signature_is_of(archive: Path) -> None:
+    """Without any key, so that its signatures may be anybody's."""
+    check_statement(archive, signature_of(archive))
+    changed(archive, signatures=[{"sig": "AAAA"}])
+    check_statement(archive, signature_of(archive))
+    archive.write_bytes(archive.read_bytes() + b"\0")
+    with pytest.raises(SignatureError, match="it was changed or replaced since") as caught:
+        check_statement(archive, signature_of(archive))
+    assert caught.value.problem == "other-bytes"
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [(b"{}", "malformed"), (forged(b"{}"), "malformed"), (forged(b"", "x"), "malformed"),
+     (None, "missing")],
+)  # fmt: skip
+def test_what_is_of_nothing(data: bytes | None, problem: str, archive: Path) -> None:
+    signature_of(archive).unlink()
+    if data is not None:
+        signature_of(archive).write_bytes(data)
+    with pytest.raises(SignatureError) as caught:
+        check_statement(archive, signature_of(archive))
+    assert caught.value.problem == problem
 
 
 def test_an_archive_that_is_not_there(archive: Path) -> None:
