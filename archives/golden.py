@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 import safetensors.numpy
 from numpy.typing import NDArray
 
+from archives.plain_json import read_json
 from archives.refusals import NoGoldenSampleError
 
 FOLDER = "golden"
@@ -59,7 +61,9 @@ def read_golden(path: Path) -> Golden:
     try:
         with zipfile.ZipFile(path) as opened:
             return _read(path, lambda name: _member(opened, name))
-    except (OSError, zipfile.BadZipFile) as error:
+    except (
+        OSError, EOFError, RuntimeError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error
+    ) as error:  # fmt: skip
         raise NoGoldenSampleError(f"{path} cannot be read: {error}") from error
 
 
@@ -77,12 +81,14 @@ def _read(path: Path, read: Callable[[str], bytes]) -> Golden:
         ) from error
     try:
         maps = safetensors.numpy.load(heatmaps)
-        values = json.loads(described)
+        values = read_json(described)
         several = [maps.pop(str(place)) for place in range(len(values["explanations"]))]
         if maps or not picture or not isinstance(values["request"], dict):
             raise ValueError(f"maps of no box: {sorted(maps)}")
         return Golden(picture, values["request"], answer_of(values["explanations"], several))
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (
+        safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError
+    ) as error:  # fmt: skip
         raise NoGoldenSampleError(
             f"{path}: its golden sample is malformed ({type(error).__name__}: {error}); build it"
             " again"
@@ -94,12 +100,19 @@ def answer_of(
 ) -> Answer:
     """From `box`, `label` and `score` of each explanation, and its map. Raises ValueError,
     KeyError or TypeError for what is none."""
+    if not all(isinstance(each, Mapping) for each in explanations):
+        raise ValueError("explanations should be a list of tables")
     boxes = np.array([each["box"] for each in explanations], np.float64).reshape(-1, 4)
-    labels = np.array([each["label"] for each in explanations], np.int64)
+    try:
+        labels = np.array([each["label"] for each in explanations], np.int64)
+    except OverflowError as error:
+        raise ValueError(f"a label is no label: {error}") from error
     scores = np.array([each["score"] for each in explanations], np.float64)
     if not len(boxes) == len(labels) == len(scores) == len(heatmaps):
         raise ValueError("each explanation should have a box, a label, a score and a map")
     for place, each in enumerate(heatmaps):
+        if not isinstance(each, np.ndarray):
+            raise ValueError(f"map {place} should be an array, got {type(each).__name__}")
         if each.dtype != np.float32 or each.ndim != 2 or not each.size:
             raise ValueError(f"map {place} should be float32 [h, w], got {each.dtype} {each.shape}")
     if not all(np.isfinite(each).all() for each in (boxes, scores, *heatmaps)):

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ def explain(
             maps = [np.load(Path(scratch, f"{i}.npy")) for i in range(len(explanations))]
             found = Explained(outcome["request"], explanations, maps)
             _ = found.answer
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
             raise DoesNotLoadError(
                 f"its code gave no usable answer ({type(error).__name__}: {error})"
             ) from error
@@ -111,7 +112,7 @@ def _run(
     try:
         outcome = json.loads((scratch / "outcome.json").read_bytes())
         error_text = outcome["error"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DoesNotLoadError(f"its code told no outcome: {_last_line(told)}") from error
     if error_text is not None:
         raise DoesNotLoadError(one_line(ValueError(error_text)))

@@ -129,6 +129,8 @@ def _verify(path: Path, file: BinaryIO, write: Callable[[str], BinaryIO]) -> Man
             return manifest
     except zipfile.BadZipFile as error:
         raise _no_zip(path, file, error) from error
+    except UnicodeDecodeError as error:
+        raise UnsafeArchiveError(f"{path} names a file in broken UTF-8: {error}") from error
     except (zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UnsafeArchiveError(f"{path} holds data that cannot be unpacked: {error}") from error
 

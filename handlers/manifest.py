@@ -14,6 +14,8 @@ FORMAT_VERSION = 4
 SINCE = {"source_revision": 4}
 # What `network` says where the weights are TorchScript.
 TORCHSCRIPT = "torchscript"
+# Tables and lists in each other; code that walks deeper ones could end in a RecursionError.
+DEEPEST = 64
 
 
 class ArchiveError(ValueError):
@@ -90,8 +92,12 @@ class Manifest:
         """Raises ArchiveError if `data` is no manifest, or one of a newer format."""
         try:
             values = json.loads(data)
-        except ValueError as error:
+            # What could not be told again: numbers that are not finite.
+            json.dumps(values, allow_nan=False)
+        except (ValueError, RecursionError) as error:
             raise ArchiveError(f"{MANIFEST_NAME} is not JSON ({error}); build again") from error
+        if _depth(values) > DEEPEST:
+            raise ArchiveError(f"{MANIFEST_NAME} is nested too deep; build the archive again")
         number = values.get("format") if isinstance(values, dict) else None
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             raise ArchiveError(f"{MANIFEST_NAME} has no format number; build the archive again")
@@ -128,3 +134,14 @@ class Manifest:
             )
         values["categories"] = tuple(str(name) for name in categories)
         return cls(**values)
+
+
+def _depth(values: Any) -> int:
+    """How deep tables and lists of JSON stand in each other; 0 for a single value."""
+    level, depth = [values], 0
+    while level := [each for each in level if isinstance(each, (dict, list))]:
+        depth += 1
+        level = [
+            inner for each in level for inner in (each.values() if isinstance(each, dict) else each)
+        ]
+    return depth

@@ -93,7 +93,7 @@ def write_audit(
     """Writes REPORT; what was missed, one text for each. That as many boxes were measured as were
     wanted is a threshold, too, and a figure that is no number misses its own."""
     counts = (measured.boxes, measured.pictures, measured.failed_pictures)
-    enough = Threshold(figure=COUNTS[0], at_least=float(measured.wanted))
+    enough = parsed(f"{COUNTS[0]}>={measured.wanted}")
     unjudged = AuditReport(
         archive=AuditedArchive(
             name=manifest.name, version=manifest.version, digest=manifest.digest

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 import zipfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -260,8 +261,9 @@ def _normalise(source: Path, target: Path) -> None:
 
 
 def _place(packed: Path, target: Path) -> None:
-    # Verified and complete under another name first, so that nobody meets half an archive.
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    # Verified and complete under another name first, so that nobody meets half an archive. Builds
+    # in two containers may have one process id.
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
     try:
         shutil.copyfile(packed, partial)
         verify(partial)

@@ -59,7 +59,7 @@ def _weights(found: Mapping[str, Any] | None) -> list[Row]:
         (
             "~",
             name,
-            "not a number" if value is None else f"differs by up to {value:.3g}",
+            "differs by no finite number" if value is None else f"differs by up to {value:.3g}",
             kinds.get(name, ""),
         )
         for name, value in sorted(found["changed"].items(), key=lambda each: -_size(each[1]))

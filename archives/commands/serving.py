@@ -239,7 +239,11 @@ def _ready(options: argparse.Namespace) -> int:
 
 
 def _page(options: argparse.Namespace) -> int:
-    show(options.folder, options.port, options.origins)
+    def began(url: str, header_file: Path) -> None:
+        values = {"url": url, "header_file": str(header_file)}
+        tell(options, values, f"open {url}; the token is in {header_file}")
+
+    show(options.folder, options.port, options.origins, began)
     return DONE
 
 

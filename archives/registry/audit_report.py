@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -36,7 +37,8 @@ def _no_truth(value: Any) -> Any:
 
 
 def _date(value: Any) -> Any:
-    if not isinstance(value, str) or not re.match(DATE, value):  # seconds since 1970
+    # A number would be seconds since 1970.
+    if not isinstance(value, datetime) and not (isinstance(value, str) and re.match(DATE, value)):
         raise ValueError("expected a date and time as 2026-03-02T04:00:00Z")
     return value
 
@@ -85,9 +87,9 @@ class Threshold(_Part):
     def missed(self, figure: float) -> str:
         """How far the figure misses it, as text; "" if it does not."""
         if self.at_least is not None and not figure >= self.at_least:
-            return f"{_shown(self.figure)} is {figure:g}, less than {self.at_least:g}"
+            return f"{_shown(self.figure)} is {figure:.12g}, less than {self.at_least:.12g}"
         if self.at_most is not None and not figure <= self.at_most:
-            return f"{_shown(self.figure)} is {figure:g}, more than {self.at_most:g}"
+            return f"{_shown(self.figure)} is {figure:.12g}, more than {self.at_most:.12g}"
         return ""
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from archives.errors import one_line
 from archives.registry.golden_differences import golden_differences
 from archives.registry.tensor_differences import tensor_differences
 from archives.verify import extract
-from handlers.manifest import TORCHSCRIPT, Manifest
+from handlers.manifest import TORCHSCRIPT, ArchiveError, Manifest
 
 MODEL_CONFIG = "model-config.yaml"
+MOST_CONFIG = 256 * 1024  # bytes; YAML is slow to read
 FACTS: tuple[str, ...] = (
     "name",
     "version",
@@ -33,7 +36,8 @@ def compare(before: Path, after: Path, folder: Path) -> dict[str, Any]:
     null for none. categories: added, removed, and moved (to another label). weights: as
     `tensor_differences`, null for the same file, {"unread": "torchscript"} for what cannot be
     compared without being run. files: added, removed and
-    changed, by name. golden: as `golden_differences`. Raises what `extract` does.
+    changed, by name. golden: as `golden_differences`. All of it is plain JSON. Raises what
+    `extract` does, and ArchiveError for a model-config.yaml or golden sample that is malformed.
     """
     old_folder, new_folder = folder / "old", folder / "new"
     old, new = extract(before, old_folder), extract(after, new_folder)
@@ -46,7 +50,7 @@ def compare(before: Path, after: Path, folder: Path) -> dict[str, Any]:
         "options": _pairs(old.options, new.options),
         "defaults": _pairs(old.defaults, new.defaults),
         "categories": _categories(old.categories, new.categories),
-        "model_config": _pairs(_config(old_folder), _config(new_folder)),
+        "model_config": _pairs(_config(before, old_folder), _config(after, new_folder)),
         "weights": _weights(old_folder, old, new_folder, new),
         "files": _files(old, new),
         "golden": golden_differences(old_folder, new_folder, (old.categories, new.categories)),
@@ -75,10 +79,30 @@ def _categories(old: tuple[str, ...], new: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _config(folder: Path) -> dict[str, Any]:
-    """Its values by their path, as in "whybox.buckets"."""
-    values = yaml.safe_load((folder / MODEL_CONFIG).read_text(encoding="utf-8"))
-    return _flat(values) if isinstance(values, dict) else {}
+class _Loader(yaml.SafeLoader):
+    """Without aliases, by which a few lines become gigabytes when they are written out."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("expected no aliases (*name)")
+        return super().compose_node(parent, index)
+
+
+def _config(archive: Path, folder: Path) -> dict[str, Any]:
+    """Its values by their path, as in "whybox.buckets"; those that JSON does not know as text."""
+    try:
+        data = (folder / MODEL_CONFIG).read_bytes()
+        if len(data) > MOST_CONFIG:
+            raise ValueError(f"it has {len(data)} bytes; at most {MOST_CONFIG} are read")
+        values = yaml.load(data.decode(), Loader=_Loader)
+        flat = _flat(values) if isinstance(values, dict) else {}
+        found: dict[str, Any] = json.loads(json.dumps(flat, default=str, allow_nan=False))
+    except Exception as error:  # PyYAML reads "!!bool x" into a KeyError, and others into others
+        raise ArchiveError(
+            f"{archive}: its {MODEL_CONFIG} is malformed ({type(error).__name__}:"
+            f" {one_line(error, 200)}); build it again"
+        ) from error
+    return found
 
 
 def _flat(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:

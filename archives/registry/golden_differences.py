@@ -73,14 +73,15 @@ def _iou(one: NDArray[Any], other: NDArray[Any]) -> float:
     corner = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
     both = float(np.prod(np.maximum(corner, 0)))
     whole = float(np.prod(one[2:] - one[:2]) + np.prod(other[2:] - other[:2])) - both
-    return both / whole if whole > 0 else 0.0
+    return min(both / whole, 1.0) if whole > 0 else 0.0
 
 
 def _similarity(one: NDArray[Any], other: NDArray[Any]) -> float | None:
     """The cosine of two maps, 1 for the same up to a factor; None for maps of other sizes."""
     if one.shape != other.shape:
         return None
+    one, other = one.astype(np.float64), other.astype(np.float64)  # float32 may overflow
     lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
     if not lengths:
         return 1.0 if np.array_equal(one, other) else 0.0
-    return round(float((one.astype(np.float64) * other).sum()) / lengths, 4)
+    return round(float((one * other).sum()) / lengths, 4)

@@ -36,8 +36,8 @@ def tensor_differences(before: Path, after: Path) -> dict[str, Any]:
     """added, removed, reshaped, retyped and changed, by the tensors' names; how many are `same`.
 
     Of `added` and `removed` type and shape, as text; of `reshaped` both; of `retyped` both types;
-    of `changed` the largest absolute difference of the values, whatever their types: None where one
-    is not a number and the other is.
+    of `changed` the largest absolute difference of the values, whatever their types: None where it
+    is not finite, as where one value is not a number or infinite and the other is not.
     """
     with before.open("rb") as old_file, after.open("rb") as new_file:
         old, new = _tensors(old_file), _tensors(new_file)
@@ -88,8 +88,9 @@ def _largest_difference(
         first, second = _values(one, old.kind), _values(other, new.kind)
         unequal = (first != second) & ~(np.isnan(first) & np.isnan(second))
         if unequal.any():
-            difference = np.abs(first[unequal] - second[unequal])
-            if np.isnan(difference).any():
+            with np.errstate(over="ignore"):
+                difference = np.abs(first[unequal] - second[unequal])
+            if not np.isfinite(difference).all():
                 return None
             largest = max(largest, float(difference.max()))
     return largest

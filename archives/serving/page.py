@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import http.client
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -150,10 +150,15 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing: the server has a log of its own."""
 
 
-def show(folder: Path, port: int, origins: Sequence[str]) -> None:
-    """Serves the page, for the server that runs in `folder`, until Ctrl-C. Raises ServerError where
-    none runs, OSError for a port that is taken."""
+def show(
+    folder: Path, port: int, origins: Sequence[str], began: Callable[[str, Path], None]
+) -> None:
+    """Serves the page, for the server that runs in `folder`, until Ctrl-C.
+
+    began: told the page's address, and the file with the server's token, once it can be asked.
+    Raises ServerError where none runs, OSError for a port that is taken.
+    """
     server = expect_running(folder)
     with PageServer(server.inference_url, port, origins) as page:
-        print(f"open {page.url}; the token is in {server.header_file('inference')}", flush=True)
+        began(page.url, server.header_file("inference"))
         page.serve_forever()

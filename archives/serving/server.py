@@ -45,6 +45,7 @@ from archives.serving.server_config import (
 )
 from archives.serving.server_folder import begin_logs, claim, locked
 from archives.signatures.signing import read_public_keys
+from archives.signatures.variables import SECRET_VARIABLES
 from handlers.endpoint.settings import RESPONSE_SIZE_VARIABLE
 
 __all__ = [
@@ -67,8 +68,9 @@ POLL_SECONDS = 0.1
 STOP_SECONDS = 15.0
 # What a Unix socket's path may hold; TorchServe talks to its workers through sockets in TEMP.
 MAX_SOCKET_PATH = 107
-# Variables that change which code or configuration TorchServe reads.
-CLEARED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "CLASSPATH")
+# Variables that change which code or configuration TorchServe reads, and what its models' code
+# must not know.
+CLEARED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "CLASSPATH", *SECRET_VARIABLES)
 LOG_LINES = 15
 EXCEPTION = re.compile(r" - (\w[\w.]*(?:Error|Exception)\b.*)")
 # In TorchServe's log when a worker has failed to load its model; it would try again for minutes.

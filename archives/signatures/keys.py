@@ -17,9 +17,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from archives.errors import UsageError, shortened
 from archives.private_file import create_private
+from archives.signatures.variables import KEY_VARIABLE, PASSPHRASE_VARIABLE
 
-KEY_VARIABLE = "WHYBOX_SIGNING_KEY"
-PASSPHRASE_VARIABLE = "WHYBOX_SIGNING_PASSPHRASE"
 MAX_KEY_FILE = 16 * 1024
 BEGINNING = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
 PRIVATE, ENCRYPTED, PUBLIC = "PRIVATE KEY", "ENCRYPTED PRIVATE KEY", "PUBLIC KEY"

@@ -19,6 +19,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import TypeAlias
 
+from archives.signatures.variables import SECRET_VARIABLES
 from jobs.errors import KilledError, WorkerEndedError
 from jobs.options import JobOptions, WorkOrder
 from jobs.worker.messages import (
@@ -244,14 +245,18 @@ def _end_of(worker: Worker) -> WorkerEndedError | KilledError:
 
 
 def environment(folder: Path, workers: int) -> dict[str, str]:
-    """That of a worker process; several share the processor's cores."""
+    """That of a worker process, which runs the archive's code: all but the secrets of signing.
+
+    Several share the processor's cores.
+    """
+    passed_on = {name: each for name, each in os.environ.items() if name not in SECRET_VARIABLES}
     own = {
         "PYTHONPATH": os.pathsep.join([str(folder), str(PROJECT)]),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     if workers > 1 and "OMP_NUM_THREADS" not in os.environ:
         own["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // workers))
-    return {**os.environ, **own}
+    return {**passed_on, **own}
 
 
 def end(process: subprocess.Popen[bytes], seconds: float = SECONDS_TO_END) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -105,12 +106,28 @@ def test_it_is_read_from_a_file_and_from_a_folder(tmp_path: Path) -> None:
             np.testing.assert_array_equal(found, expected)
 
 
+def expected(**changed: Any) -> bytes:
+    return json.dumps({"request": REQUEST, "explanations": EXPLANATIONS} | changed).encode()
+
+
+def labelled(label: Any) -> bytes:
+    return expected(explanations=[each | {"label": label} for each in EXPLANATIONS])
+
+
 @pytest.mark.parametrize(
     ("changed", "text"),
     [
         ({EXPECTED: b"{"}, "is malformed"),
         ({EXPECTED: b"[]"}, "is malformed"),
         ({EXPECTED: b'{"request": {}, "explanations": []}'}, r"maps of no box: \['0', '1'\]"),
+        ({EXPECTED: b"[" * 100_000}, "nested too deep"),
+        ({EXPECTED: b"[" * 100 + b"]" * 100}, "nested 100 deep"),
+        ({EXPECTED: expected(explanations={"0": 1, "1": 2})}, "should be a list of tables"),
+        ({EXPECTED: expected(explanations=["0", "1"])}, "should be a list of tables"),
+        ({EXPECTED: labelled(10**30)}, "a label is no label"),
+        ({EXPECTED: labelled({})}, "is malformed"),
+        ({EXPECTED: labelled(float("inf"))}, "is malformed"),
+        ({EXPECTED: expected(request=[])}, "is malformed"),
         ({HEATMAPS: b"x"}, "is malformed"),
         ({HEATMAPS: safetensors.numpy.save({"0": MAPS[0]})}, "KeyError: '1'"),
         (

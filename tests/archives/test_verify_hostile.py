@@ -7,10 +7,12 @@ import json
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from archives.golden import read_golden
 from archives.verify import (
     LOCAL_HEADER,
     TORCHSERVE_MANIFEST,
@@ -18,7 +20,7 @@ from archives.verify import (
     extract,
     verify,
 )
-from handlers.manifest import MANIFEST_NAME, ArchiveError
+from handlers.manifest import MANIFEST_NAME, ArchiveError, Manifest
 from tests.archives.test_verify import MODEL, TORCHSERVE, packed, tiny_files
 
 CONFIG = "model-config.yaml"
@@ -113,13 +115,34 @@ def test_shapes_that_are_none(shape: object, tmp_path: Path) -> None:
         verify(tmp_path / "bad.mar")
 
 
+@pytest.mark.parametrize("deep", [b"[" * 100_000, b"[" * 500 + b"]" * 500])
 @pytest.mark.parametrize("name", [MANIFEST_NAME, TORCHSERVE_MANIFEST, "weights.safetensors"])
-def test_json_that_is_too_deep(name: str, tmp_path: Path) -> None:
-    deep = b"[" * 100_000
+def test_json_that_is_too_deep(name: str, deep: bytes, tmp_path: Path) -> None:
     if name == "weights.safetensors":
         files = tiny_files(weights__safetensors=struct.pack("<Q", len(deep)) + deep)
     else:
         files = tiny_files() | {name: deep}
     (tmp_path / "bad.mar").write_bytes(packed(files))
-    with pytest.raises(UnsafeArchiveError, match="recursion"):
+    with pytest.raises(ArchiveError, match=r"recursion|too deep|does not agree|damaged header"):
         verify(tmp_path / "bad.mar")
+
+
+@pytest.mark.parametrize("options", ["[" * 400 + "]" * 400, "1e999", "NaN"])
+def test_manifests_that_could_not_be_told(options: str) -> None:
+    text = tiny_files()[MANIFEST_NAME].replace(
+        b'"options": {}', f'"options": {{"a": {options}}}'.encode()
+    )
+    assert options.encode() in text
+    with pytest.raises(ArchiveError, match=r"too deep|not JSON"):
+        Manifest.from_json(text)
+
+
+@pytest.mark.parametrize("read", [verify, read_golden])
+def test_a_name_in_broken_utf8(read: Callable[[Path], object], tmp_path: Path) -> None:
+    data = bytearray(packed(tiny_files()))
+    (directory,) = struct.unpack_from("<I", data, data.rfind(b"PK\5\6") + 16)
+    data[directory + 9] |= 8  # the name is UTF-8
+    data[directory + 46] = 0xFF
+    (tmp_path / "bad.mar").write_bytes(data)
+    with pytest.raises(ArchiveError, match="utf-8"):
+        read(tmp_path / "bad.mar")

@@ -5,9 +5,10 @@ import multiprocessing
 import os
 import time
 import zipfile
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import safetensors.torch
@@ -23,6 +24,7 @@ from archives.verify import verify
 from handlers.archive import read_archive
 from handlers.endpoint import json_schema
 from handlers.images import decode_picture, to_image
+from tests.archives.small_archives import write_small
 from tests.conftest import random_picture
 
 TREE = Path(handlers.__file__).parent
@@ -135,6 +137,26 @@ def test_half_precision_and_categories_of_the_file_are_kept(
     assert built.manifest.categories == ("__background__", "disc", "ring", "star")
     for name, expected in half.items():
         torch.testing.assert_close(built.weights[name], expected, rtol=0, atol=0)
+
+
+def test_two_builds_of_one_process_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As two containers have it: each places what it built, and nothing else is left."""
+    archives = {write_small(tmp_path / f"{each}.mar", each): each for each in ("1.0", "1.1")}
+    both = Barrier(2, timeout=60)
+
+    def verify_with_the_other(path: Path) -> str:
+        both.wait()
+        version = verify(path).version
+        both.wait()
+        return version
+
+    monkeypatch.setattr("archives.building.build.verify", verify_with_the_other)
+    target = tmp_path / "out" / "demo.mar"
+    target.parent.mkdir()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda packed: _place(packed, target), archives))
+    assert list(target.parent.iterdir()) == [target]
+    assert verify(target).version in archives.values()
 
 
 def test_failed_build_leaves_the_old_archive(

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from archives.__main__ import main
-from archives.signatures.keys import KEY_VARIABLE, PASSPHRASE_VARIABLE
 from archives.signatures.signing import signature_of
+from archives.signatures.variables import KEY_VARIABLE, PASSPHRASE_VARIABLE
 from archives.verify import verify
 from tests.archives.test_verify import packed, tiny_files
 

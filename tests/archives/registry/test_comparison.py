@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from archives.golden import golden_files
 from archives.registry.comparison import compare
 from archives.registry.golden_differences import golden_differences
 from archives.registry.tensor_differences import tensor_differences
+from handlers.manifest import ArchiveError
 from tests.archives.small_archives import write_small
 
 
@@ -31,6 +33,9 @@ def test_tensors_one_by_one(tmp_path: Path) -> None:
         "whole": np.array([1, 250], np.uint8),
         "nan": np.array([np.nan, 1], np.float32),
         "new nan": np.ones(2, np.float32),
+        "new inf": np.ones(2, np.float32),
+        "overflow": np.array([-1.5e308]),
+        "inf": np.array([np.inf, 1], np.float32),
     }
     new = {
         "same": same,
@@ -42,6 +47,9 @@ def test_tensors_one_by_one(tmp_path: Path) -> None:
         "whole": np.array([251, 250], np.uint8),
         "nan": np.array([np.nan, 3], np.float32),
         "new nan": np.array([1, np.nan], np.float32),
+        "new inf": np.array([1, np.inf], np.float32),
+        "overflow": np.array([1.5e308]),
+        "inf": np.array([np.inf, 3], np.float32),
     }
     assert tensor_differences(saved(tmp_path / "a", old), saved(tmp_path / "b", new)) == {
         "added": {"new": "F16 [2, 2]"},
@@ -54,6 +62,9 @@ def test_tensors_one_by_one(tmp_path: Path) -> None:
             "whole": 250.0,
             "nan": 2.0,
             "new nan": None,
+            "new inf": None,
+            "overflow": None,
+            "inf": 2.0,
         },
         "same": 1,
     }
@@ -107,6 +118,29 @@ def test_archives(tmp_path: Path) -> None:
         "changed": ["handlers/a.py", "model-config.yaml"],
     }
     assert (found["weights"], found["golden"]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "a: [", "a: " + "[" * 5000, "{a: &b [1, 2], c: [*b, *b]}", "a: &a [*a]",
+        "!!python/name:os.x",
+        "a: !!bool x", "a: !!timestamp x", "a: 2001-99-99", "a: .inf", "a: 0x" + "f" * 9999, "\0",
+        "a: [{2001-01-01: 1}]", "a: " + "x" * 300_000,
+    ],
+)  # fmt: skip
+def test_a_strange_model_config(config: str, tmp_path: Path) -> None:
+    old, new = write_small(tmp_path / "old.mar"), write_small(tmp_path / "new.mar", config=config)
+    with pytest.raises(ArchiveError, match=r"its model-config\.yaml is malformed"):
+        compare(old, new, tmp_path)
+
+
+def test_values_that_json_does_not_know(tmp_path: Path) -> None:
+    old = write_small(tmp_path / "old.mar", config="a: 2001-01-01\n1: {2: x}")
+    new = write_small(tmp_path / "new.mar", config="- a")
+    found = compare(old, new, tmp_path)["model_config"]
+    assert found == {"a": ["2001-01-01", None], "1.2": ["x", None]}
+    assert json.dumps(found, allow_nan=False)
 
 
 def write_golden(folder: Path, picture: bytes, boxes: Any, scores: Any, maps: Any) -> None:

@@ -13,14 +13,13 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, rsa, x2551
 
 from archives.errors import UsageError
 from archives.signatures.keys import (
-    KEY_VARIABLE,
-    PASSPHRASE_VARIABLE,
     ExposedKeyWarning,
     PrivateKey,
     read_private_key,
     read_public_keys,
     write_keys,
 )
+from archives.signatures.variables import KEY_VARIABLE, PASSPHRASE_VARIABLE
 
 # RFC 8410, section 10: the examples of a private and a public key.
 RFC_PRIVATE = "MC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC"

@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from archives.__main__ import main
-from archives.signatures.keys import PASSPHRASE_VARIABLE, PrivateKey
+from archives.signatures.keys import PrivateKey
 from archives.signatures.model_signing import check_signature, signature_of
 from archives.signatures.signing import SignatureError
+from archives.signatures.variables import PASSPHRASE_VARIABLE
 from tests.archives.test_verify import packed, tiny_files
 
 pytest.importorskip("model_signing.signing")

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 import pytest
 
+from archives.signatures.variables import SECRET_VARIABLES
 from jobs.__main__ import main
 from jobs.engines import workers
 from jobs.engines.workers import DEATHS, PROJECT, LocalWorkers, Worker, _give, end, environment
@@ -181,12 +182,15 @@ def test_the_environment_of_a_worker(
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     monkeypatch.setenv("PYTHONPATH", "/theirs")
     monkeypatch.setenv("SOMETHING", "else")
+    for name in SECRET_VARIABLES:
+        monkeypatch.setenv(name, "secret")
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if theirs:
         monkeypatch.setenv("OMP_NUM_THREADS", theirs)
     found = environment(FOLDER, count)
     assert found["PYTHONPATH"] == f"/archive{os.pathsep}{PROJECT}"
     assert found["SOMETHING"] == "else"
+    assert not {"WHYBOX_SIGNING_KEY", "WHYBOX_SIGNING_PASSPHRASE"} & found.keys()
     assert found["PYTHONDONTWRITEBYTECODE"] == "1"
     assert found.get("OMP_NUM_THREADS") == threads
 
