@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,8 +28,7 @@ from archives.signatures.signing import (
     UnknownKeyError,
     WrongSignatureError,
 )
-from archives.verify import verify
-from handlers.manifest import ArchiveError
+from archives.verified_copy import verified_copy
 
 BUNDLE_SUFFIX = ".sigstore.json"
 CURVES = ("secp256r1", "secp384r1", "secp521r1")
@@ -52,18 +49,8 @@ def sign(archive: Path, key: Path | None) -> tuple[bytes, str]:
         raise UsageError("model-signing takes its key from a file: give --key FILE")
     public = _checked_private(key)
     config = _library("signing").Config()
-    with tempfile.TemporaryDirectory(prefix="whybox-") as private:
-        copy, bundle = Path(private, archive.name), Path(private, "bundle" + BUNDLE_SUFFIX)
-        try:
-            shutil.copyfile(archive, copy)
-        except OSError as error:
-            raise ArchiveError(
-                f"the archive {shortened(str(archive))} cannot be read: {error.strerror}"
-            ) from error
-        try:
-            verify(copy)
-        except ArchiveError as error:
-            raise type(error)(str(error).replace(str(copy), str(archive))) from error
+    with verified_copy(archive) as (copy, _):
+        bundle = copy.with_name("bundle" + BUNDLE_SUFFIX)
         config.use_elliptic_key_signer(private_key=key, password=passphrase())
         config.sign(copy, bundle)
         return bundle.read_bytes(), _key_id(public)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,8 +24,7 @@ from archives.signatures.envelope import (
     strict_json,
 )
 from archives.signatures.keys import PrivateKey, PublicKey, read_private_key, read_public_keys
-from archives.verify import verify
-from handlers.manifest import ArchiveError
+from archives.verified_copy import verified_copy
 
 __all__ = [
     "MAX_SIGNATURE",
@@ -282,18 +279,7 @@ def _measured(archive: Path) -> tuple[str, int]:
 
 def _statement(archive: Path) -> Statement:
     """Of a copy, so that what is signed is what was verified, whoever can write to the archive."""
-    with tempfile.TemporaryDirectory(prefix="whybox-") as private:
-        copy = Path(private, "archive.mar")
-        try:
-            shutil.copyfile(archive, copy)
-        except OSError as error:
-            raise ArchiveError(
-                f"the archive {shortened(str(archive))} cannot be read: {error.strerror}"
-            ) from error
-        try:
-            manifest = verify(copy)
-        except ArchiveError as error:
-            raise type(error)(str(error).replace(str(copy), str(archive))) from error
+    with verified_copy(archive) as (copy, manifest):
         return Statement(manifest.name, manifest.version, manifest.digest, *_measured(copy))
 
 
