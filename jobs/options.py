@@ -1,12 +1,13 @@
-"""What was asked: one frozen dataclass for each command, passed whole to the worker."""
+"""What was asked: one frozen dataclass for each command, passed whole to the worker. Rooms of their
+own have their commands' beside them."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol
 
 OVERLAYS = ("auto", "none", "all", "each")
 ENGINES = ("local", "ray")
@@ -204,17 +205,26 @@ class ReportOptions:
     coco: bool = False
 
 
-# What the worker takes.
-Options: TypeAlias = (
-    JobOptions | SweepOptions | FeatureOptions | ClassifyOptions | EvaluateOptions | PreviewOptions
-)
-COMMANDS: Mapping[str, Callable[..., Options]] = {
-    kind.__name__: kind
-    for kind in (
-        *(JobOptions, SweepOptions, FeatureOptions),
-        *(ClassifyOptions, EvaluateOptions, PreviewOptions),
-    )
-}
+class Options(Protocol):
+    """What is handed to a process that runs the archive's code: a command's frozen dataclass.
+
+    archive, registry, public_keys, device, precision: as for JobOptions.
+    """
+
+    @property
+    def archive(self) -> str: ...
+
+    @property
+    def registry(self) -> str | None: ...
+
+    @property
+    def public_keys(self) -> tuple[str, ...]: ...
+
+    @property
+    def device(self) -> str: ...
+
+    @property
+    def precision(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -238,18 +248,29 @@ class WorkOrder:
     folder: Path
 
     def to_json(self) -> str:
-        command = type(self.options).__name__
-        return json.dumps({**asdict(self), "folder": str(self.folder), "command": command})
+        own: Any = self.options
+        return json.dumps(
+            {
+                "options": asdict(own),
+                "kind": type(own).__name__,
+                "archive": asdict(self.archive),
+                "folder": str(self.folder),
+            }
+        )
 
     @classmethod
     def from_json(cls, text: str) -> WorkOrder:
+        from jobs.commands.command import by_options  # they know these options
+        from jobs.commands.registry import COMMANDS
+
         values = json.loads(text)
+        _, kind = by_options(COMMANDS)[values["kind"]]
         options = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in values["options"].items()
         }
         return cls(
-            COMMANDS[values["command"]](**options),
+            kind(**options),
             ArchiveFacts(**values["archive"]),
             Path(values["folder"]),
         )

@@ -14,17 +14,18 @@ from jobs.coco import write_coco
 from jobs.inputs.plan import Plan
 from jobs.lease import ALL, Lease
 from jobs.names import COCO_RESULTS, CONTACT_SHEET, RECORD
-from jobs.options import JobOptions
+from jobs.options import JobOptions, ReportOptions
 from jobs.progress import counted, speed
 from jobs.record import Tally
 from jobs.status import added_up
 
 
-def report_command(place: str, coco: bool = False) -> int:
+def report_command(options: ReportOptions) -> int:
     """`python -m jobs report OUTPUT`: what the parts of a run left becomes one.
 
     Raises UsageError if there is no run, or if shards are missing.
     """
+    place = options.output
     output = open_store(place)
     with Lease(output, ALL) as lease:
         found = record.read_record(output)
@@ -44,7 +45,7 @@ def report_command(place: str, coco: bool = False) -> int:
             source = open_store(found["input"]["root"])
             sheet = write_contact_sheet(source, output, _plan(found, output))
         lease.check()
-        return finish(found, output, tally, sheet, coco)
+        return finish(found, output, tally, sheet, options.coco)
 
 
 def _plan(found: Mapping[str, Any], output: Store) -> Plan:

@@ -29,7 +29,7 @@ from pydantic_settings import (
 )
 
 from archives.errors import UsageError, shortened
-from jobs.shared_arguments import Several
+from jobs.commands.shared_arguments import Several
 
 PREFIX = "WHYBOX_"
 MOST_PROBLEMS = 5

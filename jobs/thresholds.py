@@ -13,7 +13,7 @@ from archives.errors import UsageError
 from archives.registry.audit_report import AuditedArchive, AuditReport, Threshold
 from archives.stores.store import Store
 from handlers.manifest import Manifest
-from jobs.argument_types import split_threshold
+from jobs.commands.argument_types import split_threshold
 from jobs.measure import CONTROLS, FIGURES, PAIRED
 
 REPORT = "audit.json"
@@ -23,7 +23,7 @@ SIDES = {">=": "at_least", "<=": "at_most"}
 
 
 def parsed(text: str) -> Threshold:
-    """Of a text as `jobs.argument_types.threshold` takes it."""
+    """Of a text as `jobs.commands.argument_types.threshold` takes it."""
     figure, sign, number = split_threshold(text)
     return Threshold.model_validate({"figure": figure, SIDES[sign]: number})
 

@@ -21,7 +21,7 @@ import yaml
 from botocore.validate import ParamValidator
 
 from jobs.__main__ import parse
-from jobs.arguments import EXIT_CODES
+from jobs.commands.explain import EXIT_CODES
 from jobs.options import JobOptions, ReportOptions
 
 ROOT = Path(__file__).parent.parent

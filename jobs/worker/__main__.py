@@ -12,31 +12,16 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from archives.errors import UnsafeError, UsageError
+from jobs.commands.command import by_options
+from jobs.commands.registry import COMMANDS
 from jobs.errors import DONE, Interrupted, report
-from jobs.options import (
-    ClassifyOptions,
-    EvaluateOptions,
-    FeatureOptions,
-    JobOptions,
-    PreviewOptions,
-    SweepOptions,
-    WorkOrder,
-)
-
-# What neither explains nor previews: a module of this package and its function of the same name.
-COMMANDS: Mapping[type, str] = {
-    ClassifyOptions: "classify",
-    EvaluateOptions: "evaluate",
-    FeatureOptions: "features",
-    SweepOptions: "sweep",
-}
+from jobs.options import JobOptions, PreviewOptions, WorkOrder
 
 if TYPE_CHECKING:
     from handlers.explainer import Explainer
@@ -96,10 +81,11 @@ def _work(order: WorkOrder, parent: Parent, events: int | None) -> int:
         if isinstance(options, PreviewOptions):
             _print(explainer.preview(options.target or explainer.defaults.target_name))
             return DONE
-        if type(options) in COMMANDS:
+        command, _ = by_options(COMMANDS)[type(options).__name__]
+        if command.runs:
+            module, _, function = command.runs.partition(":")
             # It imports handlers, so only after the check of origin.
-            name = COMMANDS[type(options)]
-            code: int = getattr(importlib.import_module(f"jobs.{name}"), name)(options, explainer)
+            code: int = getattr(importlib.import_module(module), function)(options, explainer)
             return code
         assert isinstance(options, JobOptions)
         request = _request(options, explainer)

@@ -60,7 +60,7 @@ def test_the_command_line_looks_into_the_environment(
     needed = ["explain", "--archive", "a.mar", "--input", "in", "--output", "out"]
     monkeypatch.delenv(BATCH_INDEX, raising=False)
     monkeypatch.setenv(KUBERNETES_INDEX, "5")
-    assert parse([*needed, "--shard", "/8"]).shard == (5, 8)  # type: ignore[union-attr]
+    assert parse([*needed, "--shard", "/8"]).shard == (5, 8)
     with pytest.raises(SystemExit):
         parse(needed)
     assert "error: JOB_COMPLETION_INDEX is 5" in capsys.readouterr().err

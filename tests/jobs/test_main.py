@@ -17,7 +17,7 @@ from handlers.schema import ABLATIONS, ExplainRequest
 from handlers.targets.registry import TARGETS
 from jobs import options as job_options
 from jobs.__main__ import main, parse
-from jobs.arguments import REQUEST_FIELDS
+from jobs.commands.shared_arguments import REQUEST_FIELDS
 from jobs.options import (
     ArchiveFacts,
     JobOptions,
@@ -86,7 +86,7 @@ def test_every_option_reaches_the_worker_unchanged() -> None:
 
 def test_the_rest_of_the_options() -> None:
     options = parse(["explain", *NEEDED, "--coco", "--dry-run"])
-    assert (options.coco, options.dry_run) == (True, True)  # type: ignore[union-attr]
+    assert (options.coco, options.dry_run) == (True, True)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_status_runs_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_report_runs_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("jobs.report")
-    module.report_command = lambda output, coco: {"out": 3}[output] + coco  # type: ignore[attr-defined]
+    module.report_command = lambda each: {"out": 3}[each.output] + each.coco  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "jobs.report", module)
     assert main(["report", "out"]) == 3
     assert main(["report", "out", "--coco"]) == 4

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from jobs.__main__ import parse
-from jobs.arguments import REQUEST_FIELDS, command_line
-from jobs.explain_arguments import settable
+from jobs.commands.explain import settable
+from jobs.commands.registry import command_line
+from jobs.commands.shared_arguments import REQUEST_FIELDS
 from jobs.options import JobOptions, PreviewOptions
 
 NEEDED = ["--archive", "a.mar", "--input", "in", "--output", "out"]

@@ -18,7 +18,7 @@ from archives.stores.opening import open_store
 from handlers.explainer import Explainer
 from handlers.images import to_image
 from handlers.manifest import Manifest
-from jobs.argument_types import split_threshold, threshold
+from jobs.commands.argument_types import split_threshold, threshold
 from jobs.evaluate import evaluate
 from jobs.measure import FIGURES, GAUSSIAN
 from jobs.options import EvaluateOptions

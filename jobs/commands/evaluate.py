@@ -1,19 +1,17 @@
-"""The arguments of `python -m jobs evaluate`."""
+"""`python -m jobs evaluate`."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from typing import Any
 
-from jobs import argument_types
+from jobs.commands import argument_types
+from jobs.commands.command import Command
+from jobs.commands.shared_arguments import add_machine, add_places, finish_public_keys, names
 from jobs.options import EvaluateOptions
 
-Add = Callable[[argparse.ArgumentParser], None]
 
-
-def add_evaluate(parser: argparse.ArgumentParser, add_places: Add, add_machine: Add) -> None:
-    """Adds them; add_places and add_machine: what commands share."""
-    parser.set_defaults(parser=parser)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_places(parser)
     parser.add_argument(
         "--controls",
@@ -86,3 +84,27 @@ def _blur(text: str) -> float:
 
 def _growth(text: str) -> float:
     return argument_types.number(text, 1, 4)
+
+
+def finish(parser: argparse.ArgumentParser, values: dict[str, Any]) -> EvaluateOptions:
+    finish_public_keys(parser, values)
+    if values["methods"] is None and not values["maps"]:
+        values |= {"methods": EvaluateOptions.methods, "maps": ("default",)}
+    elif values["methods"] is None:
+        values["methods"] = ()
+    values |= {name: names(values[name]) for name in ("layers", "methods")}
+    values |= {name: tuple(dict.fromkeys(values[name])) for name in ("maps", "thresholds")}
+    return EvaluateOptions(**values)
+
+
+COMMAND = Command(
+    name="evaluate",
+    help="measure methods and layers on an archive's detector",
+    description="Measures how well methods on layers explain the boxes of an archive's detector:"
+    " pointing game, energy in the box, deletion and insertion. The same command again does only"
+    " what is missing.",
+    options=(EvaluateOptions,),
+    runs="jobs.evaluate:evaluate",
+    add_arguments=add_arguments,
+    finish=finish,
+)

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from archives.commands.registry_option import add_registry
-from jobs import argument_types
+from archives.errors import UsageError
+from jobs.commands import argument_types
 from jobs.options import ABLATIONS, JobOptions
+from jobs.public_keys import public_keys_in
+
+REQUEST_FIELDS = (
+    *("method", "target", "layer", "fuse", "category", "score_threshold", "max_detections"),
+    *("box", "candidates", "sum_boxes", "shared", "save_raw"),
+    *("normalize_in_box", "smooth", "center_prior"),
+    *("ablation", "channels", "masks", "seed"),
+)
 
 
 class Several(argparse.Action):
@@ -185,3 +195,23 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     """--device and --precision."""
     parser.add_argument("--device", default=JobOptions.device, help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--precision", default=JobOptions.precision, help="fp32, bf16 or fast")
+
+
+def finish_public_keys(parser: argparse.ArgumentParser, values: dict[str, Any]) -> None:
+    """Of the environment where the command line gave none."""
+    try:
+        values["public_keys"] = values["public_keys"] or public_keys_in(os.environ)
+    except UsageError as error:
+        parser.error(str(error))
+
+
+def request_of(values: dict[str, Any]) -> dict[str, Any]:
+    """Takes the fields of a request out of a command's values: those that were given."""
+    given = {name: values.pop(name, None) for name in REQUEST_FIELDS}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def names(texts: Iterable[str]) -> tuple[str, ...]:
+    """Names, apart or with commas between them, each once."""
+    several = (each.strip() for text in texts for each in text.split(","))
+    return tuple(dict.fromkeys(each for each in several if each))

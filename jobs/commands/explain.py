@@ -1,30 +1,40 @@
-"""The arguments of `python -m jobs explain`, of which a file and the environment may give each."""
+"""`python -m jobs explain`, of whose arguments a file and the environment may give each."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Mapping
+from typing import Any
 
 from archives.commands.registry_option import add_registry
-from jobs import argument_types
-from jobs.options import ENGINES, OVERLAYS, JobOptions
-from jobs.shared_arguments import (
+from archives.errors import UsageError
+from jobs import array_index
+from jobs.commands import argument_types
+from jobs.commands.command import Command
+from jobs.commands.shared_arguments import (
     Inputs,
     Layers,
     add_choice_of_boxes,
     add_machine,
     add_method,
     add_public_key,
+    request_of,
 )
+from jobs.options import ENGINES, OVERLAYS, JobOptions, PreviewOptions
 
 # Where the rest of the settings comes from, and another command: not settings themselves.
 NO_SETTINGS = ("help", "config", "preview_model")
+EXIT_CODES = """\
+exit codes: 0 done; 1 a bug; 2 wrong usage (options, input, output, credentials); 3 done, but some
+pictures failed (see failures.parquet); 5 the archive was refused as unsafe; 6 the output belongs to
+another run; 75 the store was down, try again; 130 or 143 interrupted; 137 a worker was killed. The
+same command again does only what is missing."""
 
 
-def add_explain(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds them. What was not given is None: JobOptions, a file or the environment has it."""
     place = "s3://bucket/prefix or a folder"
-    parser.set_defaults(parser=parser)
     parser.add_argument(
         "--config",
         metavar="FILE",
@@ -129,7 +139,7 @@ def _add_bulk(parser: argparse.ArgumentParser) -> None:
 
 
 def settable(parser: argparse.ArgumentParser) -> Mapping[str, argparse.Action]:
-    """The arguments of a parser that `add_explain` filled that may come from a file or the
+    """The arguments of a parser that `add_arguments` filled that may come from a file or the
     environment, by their names there: the flags' with underscores."""
     actions = parser._actions  # argparse has no public name for a parser's own arguments
     flags = {
@@ -138,3 +148,47 @@ def settable(parser: argparse.ArgumentParser) -> Mapping[str, argparse.Action]:
     }
     names = {flag.removeprefix("--").replace("-", "_"): action for flag, action in flags.items()}
     return {name: action for name, action in names.items() if name not in NO_SETTINGS}
+
+
+def finish(parser: argparse.ArgumentParser, values: dict[str, Any]) -> JobOptions | PreviewOptions:
+    from jobs.settings import settings  # a third of a second that the other commands need not pay
+
+    preview, config = values.pop("preview_model"), values.pop("config")
+    actions = settable(parser)
+    flags = {name: values[action.dest] for name, action in actions.items()}
+    try:
+        found = settings(actions, {k: v for k, v in flags.items() if v is not None}, config)
+        given = {actions[name].dest: value for name, value in found.items()}
+        request = request_of(given)
+        if not preview:
+            given["shard"] = array_index.resolved(given.get("shard"), os.environ)
+    except UsageError as error:
+        parser.error(str(error))
+    # argparse cannot require what --preview-model, a file or the environment does without.
+    needed = ("archive",) if preview else ("archive", "input", "output")
+    missing = [f"--{name}" for name in needed if actions[name].dest not in given]
+    if missing:
+        parser.error(f"the following arguments are required: {', '.join(missing)}")
+    if preview:
+        names = ("device", "precision", "public_keys", "registry")
+        shared = {name: given[name] for name in names if name in given}
+        return PreviewOptions(given["archive"], request.get("target"), **shared)
+    if request.get("fuse") and request.get("save_raw"):
+        parser.error("--save-raw keeps layers' own activations: give it without --fuse")
+    if request.get("sum_boxes") and given.get("coco"):
+        parser.error("--coco lists boxes one by one: give it without --sum-boxes")
+    if given.get("dry_run") and given.get("shard"):
+        parser.error("--dry-run looks at the whole job: give it without --shard")
+    return JobOptions(**given, request=request)
+
+
+COMMAND = Command(
+    name="explain",
+    help="explain a detector's boxes on many pictures, or on one",
+    description="Explains every box that an archive's detector draws on the input's pictures.",
+    options=(JobOptions, PreviewOptions),
+    runs="",
+    add_arguments=add_arguments,
+    finish=finish,
+    epilog=EXIT_CODES,
+)

@@ -1,0 +1,143 @@
+"""What parts of an audit hand to its report: findings, each about a detection or a picture, and
+tables. Kept in OUTPUT/audit/, a pair of files for each part."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+import pyarrow as pa
+
+from archives.errors import MissingObjectError
+from archives.stores.store import Store
+from jobs.tables import parquet_bytes, read_rows
+
+AUDIT = "audit/"
+COLUMNS = pa.schema(
+    [
+        pa.field(name, kind, nullable=name == "index")
+        for name, kind in (
+            *(("key", pa.string()), ("index", pa.int32()), ("flag", pa.string())),
+            *(("severity", pa.float32()), ("says", pa.string()), ("group", pa.string())),
+        )
+    ]
+)
+# What a cell of a table may hold; a pair is a mean and its standard error.
+Cell = str | int | float | tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a person should look at.
+
+    key: the picture's, printable, as in detections.parquet. index: the detection's place there;
+    None where it is about the picture, or about an object that was not detected.
+    flag: what kind of thing it is, a few words in lower case, such as "evidence outside the box".
+    severity: 0 ... 1; the worst are shown first.
+    says: one sentence for a person, with its figures.
+    group: what belongs together, such as a cluster's name; "" for none.
+    """
+
+    key: str
+    index: int | None
+    flag: str
+    severity: float
+    says: str
+    group: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.severity <= 1:
+            raise ValueError(f"severity: got {self.severity}; expected 0 to 1")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report.
+
+    title: its heading. text: what it shows and how to read it, in a sentence or two.
+    columns: their names. rows: as many cells each; None where there is nothing to tell.
+    """
+
+    title: str
+    text: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"got a row of {len(row)} cells; expected {len(self.columns)}")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one part of an audit found.
+
+    name: a file's name, such as "shortcuts". title: its heading. text: what was asked, how it was
+    answered, and what that cannot see. figures: by name, for thresholds and for plots over time.
+    """
+
+    name: str
+    title: str
+    text: str
+    tables: tuple[Table, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+def write_part(output: Store, part: Part) -> None:
+    """Writes audit/NAME.json and audit/NAME.parquet, the latter first."""
+    rows = [asdict(each) for each in part.findings]
+    output.write(f"{AUDIT}{part.name}.parquet", parquet_bytes(rows, COLUMNS))
+    summary = {
+        "name": part.name,
+        "title": part.title,
+        "text": part.text,
+        "tables": [asdict(each) for each in part.tables],
+        "figures": {name: each for name, each in part.figures.items() if math.isfinite(each)},
+    }
+    text = json.dumps(_plain(summary), indent=1, allow_nan=False)
+    output.write(f"{AUDIT}{part.name}.json", text.encode() + b"\n")
+
+
+def read_part(output: Store, name: str) -> Part | None:
+    """What `write_part` wrote, or None."""
+    try:
+        summary = json.loads(output.read(f"{AUDIT}{name}.json"))
+        rows = read_rows(output.read(f"{AUDIT}{name}.parquet"))
+    except MissingObjectError:
+        return None
+    names = [each.name for each in fields(Finding)]
+    return Part(
+        name=summary["name"],
+        title=summary["title"],
+        text=summary["text"],
+        tables=tuple(_table(each) for each in summary["tables"]),
+        findings=tuple(Finding(**{name: row[name] for name in names}) for row in rows),
+        figures=summary["figures"],
+    )
+
+
+def worst_first(findings: Sequence[Finding]) -> list[Finding]:
+    """By severity; of equals by key and index."""
+    return sorted(findings, key=lambda each: (-each.severity, each.key, each.index or 0))
+
+
+def _table(values: dict[str, Any]) -> Table:
+    rows = tuple(
+        tuple(tuple(cell) if isinstance(cell, list) else cell for cell in row)
+        for row in values["rows"]
+    )
+    return Table(values["title"], values["text"], tuple(values["columns"]), rows)
+
+
+def _plain(value: Any) -> Any:
+    """None instead of what is no number, which JSON does not know."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,137 @@
+"""A finished run, read back: its record, its rows and its maps, a shard at a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import groupby
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from archives.errors import UsageError, shortened
+from archives.stores.opening import open_store
+from archives.stores.store import Store
+from handlers.images import Geometry
+from handlers.schema import Explanation
+from jobs import record
+from jobs.inputs.plan import Plan
+from jobs.names import RECORD, array_name, printable
+from jobs.tables import read_npz, read_rows
+from jobs.worker.commit import all_stats, read_table
+from jobs.worker.outcome import on_several_layers
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SavedPicture:
+    """What a run found in one picture.
+
+    name: the key as tables have it (printable). key: the key in the store, as it is. rows: of
+    detections.parquet, in its order; none where nothing was detected. explanation: of one of them,
+    with its map read when asked for.
+    """
+
+    name: str
+    key: str
+    rows: tuple[Row, ...]
+    explanation: Callable[[Row], Explanation]
+
+
+class SavedRun:
+    """What `python -m jobs explain` left in an output.
+
+    record: run.json. output: where it lies. plan: the run's pictures by shard.
+    """
+
+    def __init__(self, output: Store, found: Mapping[str, Any]) -> None:
+        self.output = output
+        self.record = found
+        self.plan = Plan(output, found["options"]["shard_size"], found["counts"]["pictures"])
+
+    @classmethod
+    def open(cls, place: str) -> SavedRun:
+        """Raises UsageError where there is no run, or one that is not done; ConflictError for a
+        run.json that is none."""
+        output = open_store(place)
+        found = record.read_record(output)
+        if found is None:
+            raise UsageError(
+                f"there is no run at {shortened(output.uri)}: it holds no {RECORD}; expected what"
+                " `python -m jobs explain` was given as --output"
+            )
+        if found["status"] != record.DONE:
+            raise UsageError(
+                f"the run at {shortened(output.uri)} is not done: run the same `python -m jobs"
+                " explain` again"
+            )
+        return cls(output, found)
+
+    def source(self) -> Store:
+        """Where its pictures lie."""
+        return open_store(self.record["input"]["root"])
+
+    def pictures(self) -> Iterator[SavedPicture]:
+        """Every picture that did not fail, in the order of the listing; few are held at once."""
+        return saved_pictures(self.output, self.plan)
+
+    def failures(self) -> Iterator[Row]:
+        """The rows of failures.parquet, in the order of the listing."""
+        for _, stats in all_stats(self.output, range(self.plan.shards)):
+            if stats is not None and stats["failures"]:
+                yield from read_rows(read_table(self.output, stats, "failures.parquet"))
+
+
+def saved_pictures(output: Store, plan: Plan) -> Iterator[SavedPicture]:
+    """Every picture of the shards that are done and that did not fail, in the listing's order."""
+    for number, stats in all_stats(output, range(plan.shards)):
+        if stats is None:
+            continue
+        rows: list[dict[str, Any]] = []
+        failed: set[str] = set()
+        maps: Mapping[str, NDArray[Any]] = {}
+        if stats["detections"]:
+            rows = read_rows(read_table(output, stats, "detections.parquet"))
+            maps = read_npz(read_table(output, stats, "heatmaps.npz"))
+        if stats["failures"]:
+            found = read_rows(read_table(output, stats, "failures.parquet"))
+            failed = {row["key"] for row in found}
+        by_name = {name: tuple(own) for name, own in groupby(rows, key=lambda row: str(row["key"]))}
+        several = on_several_layers(row["layer"] for row in rows)
+        for entry in plan.entries(number):
+            name = printable(entry.key)
+            if name not in failed:
+                explain = partial(_explanation, entry.key, several, maps)
+                yield SavedPicture(name, entry.key, by_name.get(name, ()), explain)
+
+
+def _explanation(
+    key: str, several: bool, maps: Mapping[str, NDArray[Any]], row: Row
+) -> Explanation:
+    return explanation_of(
+        row, maps[array_name(key, row["index"], row["layer"] if several else None)]
+    )
+
+
+def explanation_of(row: Row, stored: NDArray[Any]) -> Explanation:
+    """The explanation that a row and its array of heatmaps.npz are of."""
+    return Explanation(
+        index=row["index"],
+        box=(row["x1"], row["y1"], row["x2"], row["y2"]),
+        label=row["label"],
+        category=row["category"],
+        score=row["score"],
+        outcome=row["outcome"],
+        suppressed_by=row["suppressed_by"],
+        together=tuple(row["together"]),
+        method=row["method"],
+        target=row["target"],
+        layer=row["layer"],
+        level=row["level"],
+        heatmap=torch.from_numpy(stored).float() * row["map_max"],
+        geometry=Geometry.from_dict(json.loads(row["geometry"])),
+    )

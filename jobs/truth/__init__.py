@@ -1,0 +1,1 @@
+"""Ground truth: what is really there, as people annotated it."""

@@ -1,0 +1,42 @@
+"""What is really there in one picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The true objects of one picture.
+
+    boxes: float64 [N, 4], x1, y1, x2, y2 in pixels of the picture, (0, 0) its upper left corner.
+        Boxes may have no area.
+    categories: N names.
+    difficult: bool [N]; VOC's "difficult", which count neither way.
+    crowd: bool [N]; COCO's "iscrowd", which count neither way.
+    masks: N of bool [H, W], of the picture's size, or None where an object has none.
+    """
+
+    boxes: NDArray[np.float64]
+    categories: tuple[str, ...]
+    difficult: NDArray[np.bool_]
+    crowd: NDArray[np.bool_]
+    masks: tuple[NDArray[np.bool_] | None, ...]
+
+    def __post_init__(self) -> None:
+        number = len(self.categories)
+        shapes = {
+            "boxes": (self.boxes.shape, (number, 4)),
+            "difficult": (self.difficult.shape, (number,)),
+            "crowd": (self.crowd.shape, (number,)),
+            "masks": ((len(self.masks),), (number,)),
+        }
+        for name, (got, expected) in shapes.items():
+            if got != expected:
+                raise ValueError(f"{name}: got {got}; expected {expected}, as of {number} objects")
+
+    def __len__(self) -> int:
+        return len(self.categories)

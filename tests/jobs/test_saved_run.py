@@ -1,0 +1,62 @@
+"""A finished run, read back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from archives.errors import UsageError
+from jobs.saved_run import SavedRun
+from tests.conftest import put
+from tests.jobs.conftest import CURSED_WIDTH, Job, picture_bytes
+
+MakeJob = Callable[..., Job]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    """Two good pictures, a black one without boxes, and one that fails."""
+    place = str(tmp_path / "pictures")
+    names = ("b.png", "a b.png", "cursed.png", "black.png")
+    sizes = (12, 12, CURSED_WIDTH, 12)
+    greys = (200, 100, 90, 0)
+    put(place, {n: picture_bytes(w, grey=g) for n, w, g in zip(names, sizes, greys, strict=True)})
+    return place
+
+
+@pytest.mark.parametrize("layer", ["emitting", "emitting,C3"])
+def test_pictures_come_in_the_listings_order_with_their_maps(
+    source: str, make_job: MakeJob, layer: str
+) -> None:
+    job = make_job(source, request={"layer": layer}, overlays="none")
+    assert job.run() == 3
+    run = SavedRun.open(job.output)
+    assert run.record["counts"]["pictures"] == 4
+    layers = layer.split(",")
+    found = [(each.name, len(each.rows)) for each in run.pictures()]
+    assert found == [("a b.png", 2 * len(layers)), ("b.png", 2 * len(layers)), ("black.png", 0)]
+    assert [row["key"] for row in run.failures()] == ["cursed.png"]
+    first = next(run.pictures())
+    assert run.source().read(first.key) == picture_bytes(12, grey=100)
+    ramp = torch.arange(6, dtype=torch.float32).reshape(2, 3)
+    for row in first.rows:
+        explanation = first.explanation(row)
+        assert explanation.layer == row["layer"]
+        assert explanation.box == (1, 2, 6, 5)
+        expected = ramp.roll(layers.index(row["layer"]), 1) * 100e-9
+        assert torch.allclose(explanation.heatmap, expected, rtol=1e-3)
+
+
+def test_what_is_no_finished_run_is_refused(source: str, make_job: MakeJob, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"there is no run at .*it holds no run.json"):
+        SavedRun.open(str(tmp_path / "empty"))
+    job = make_job(source)
+    job.run()
+    place = Path(job.output, "run.json")
+    place.write_text(json.dumps(json.loads(place.read_text()) | {"status": "running"}))
+    with pytest.raises(UsageError, match="is not done: run the same"):
+        SavedRun.open(job.output)
