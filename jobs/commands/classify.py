@@ -10,7 +10,7 @@ from jobs.commands.shared_arguments import add_machine, add_places, finish_publi
 from jobs.options import ClassifyOptions
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_places(parser)
     parser.add_argument(
         "--layer", metavar="NAME", help="a module by name (default: the last convolutional stage)"
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_machine(parser)
 
 
-def finish(parser: argparse.ArgumentParser, values: dict[str, Any]) -> ClassifyOptions:
+def _finish(parser: argparse.ArgumentParser, values: dict[str, Any]) -> ClassifyOptions:
     finish_public_keys(parser, values)
     return ClassifyOptions(**values)
 
@@ -32,6 +32,6 @@ COMMAND = Command(
     " replaced.",
     options=(ClassifyOptions,),
     runs="jobs.classify:classify",
-    add_arguments=add_arguments,
-    finish=finish,
+    add_arguments=_add_arguments,
+    finish=_finish,
 )

@@ -11,7 +11,7 @@ from jobs.commands.shared_arguments import add_machine, add_places, finish_publi
 from jobs.options import EvaluateOptions
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_places(parser)
     parser.add_argument(
         "--controls",
@@ -86,7 +86,7 @@ def _growth(text: str) -> float:
     return argument_types.number(text, 1, 4)
 
 
-def finish(parser: argparse.ArgumentParser, values: dict[str, Any]) -> EvaluateOptions:
+def _finish(parser: argparse.ArgumentParser, values: dict[str, Any]) -> EvaluateOptions:
     finish_public_keys(parser, values)
     if values["methods"] is None and not values["maps"]:
         values |= {"methods": EvaluateOptions.methods, "maps": ("default",)}
@@ -105,6 +105,6 @@ COMMAND = Command(
     " what is missing.",
     options=(EvaluateOptions,),
     runs="jobs.evaluate:evaluate",
-    add_arguments=add_arguments,
-    finish=finish,
+    add_arguments=_add_arguments,
+    finish=_finish,
 )

@@ -32,7 +32,7 @@ another run; 75 the store was down, try again; 130 or 143 interrupted; 137 a wor
 same command again does only what is missing."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds them. What was not given is None: JobOptions, a file or the environment has it."""
     place = "s3://bucket/prefix or a folder"
     parser.add_argument(
@@ -139,7 +139,7 @@ def _add_bulk(parser: argparse.ArgumentParser) -> None:
 
 
 def settable(parser: argparse.ArgumentParser) -> Mapping[str, argparse.Action]:
-    """The arguments of a parser that `add_arguments` filled that may come from a file or the
+    """The arguments of a parser that `_add_arguments` filled that may come from a file or the
     environment, by their names there: the flags' with underscores."""
     actions = parser._actions  # argparse has no public name for a parser's own arguments
     flags = {
@@ -150,7 +150,7 @@ def settable(parser: argparse.ArgumentParser) -> Mapping[str, argparse.Action]:
     return {name: action for name, action in names.items() if name not in NO_SETTINGS}
 
 
-def finish(parser: argparse.ArgumentParser, values: dict[str, Any]) -> JobOptions | PreviewOptions:
+def _finish(parser: argparse.ArgumentParser, values: dict[str, Any]) -> JobOptions | PreviewOptions:
     from jobs.settings import settings  # a third of a second that the other commands need not pay
 
     preview, config = values.pop("preview_model"), values.pop("config")
@@ -188,7 +188,7 @@ COMMAND = Command(
     description="Explains every box that an archive's detector draws on the input's pictures.",
     options=(JobOptions, PreviewOptions),
     runs="",
-    add_arguments=add_arguments,
-    finish=finish,
+    add_arguments=_add_arguments,
+    finish=_finish,
     epilog=EXIT_CODES,
 )

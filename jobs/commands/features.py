@@ -11,7 +11,7 @@ from jobs.commands.shared_arguments import add_machine, add_places, finish_publi
 from jobs.options import FORMATS, OVER, FeatureOptions
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_places(parser)
     parser.add_argument(
         "--layers",
@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_machine(parser)
 
 
-def finish(parser: argparse.ArgumentParser, values: dict[str, Any]) -> FeatureOptions:
+def _finish(parser: argparse.ArgumentParser, values: dict[str, Any]) -> FeatureOptions:
     finish_public_keys(parser, values)
     values["layers"] = names(values["layers"])
     chosen = {name: values.pop(name) for name in ("topk", "arrangement")}
@@ -81,6 +81,6 @@ COMMAND = Command(
     " before is replaced.",
     options=(FeatureOptions,),
     runs="jobs.features:features",
-    add_arguments=add_arguments,
-    finish=finish,
+    add_arguments=_add_arguments,
+    finish=_finish,
 )

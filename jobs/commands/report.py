@@ -8,7 +8,7 @@ from jobs.commands.command import Command
 from jobs.options import ReportOptions
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUTPUT", help="the run's --output")
     parser.add_argument("--coco", action="store_true", help="write COCO results JSON, too")
 
@@ -20,5 +20,5 @@ COMMAND = Command(
     " in parts, with --shard.",
     options=(ReportOptions,),
     runs="jobs.report:report_command",
-    add_arguments=add_arguments,
+    add_arguments=_add_arguments,
 )

@@ -8,7 +8,7 @@ from jobs.commands.command import Command
 from jobs.options import StatusOptions
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", metavar="OUTPUT", help="the run's --output")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -19,5 +19,5 @@ COMMAND = Command(
     description="Says how far the run is that `explain` wrote to OUTPUT.",
     options=(StatusOptions,),
     runs="jobs.status:status",
-    add_arguments=add_arguments,
+    add_arguments=_add_arguments,
 )

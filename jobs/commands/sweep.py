@@ -21,7 +21,7 @@ from jobs.options import SweepOptions
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--archive", required=True, help="a .mar file, s3:// URI or NAME@ALIAS")
     add_registry(parser)
     add_public_key(parser)
@@ -60,7 +60,7 @@ def _picture_name(text: str) -> str:
     return text
 
 
-def finish(parser: argparse.ArgumentParser, values: dict[str, Any]) -> SweepOptions:
+def _finish(parser: argparse.ArgumentParser, values: dict[str, Any]) -> SweepOptions:
     finish_public_keys(parser, values)
     request = request_of(values)
     values |= {name: names(values[name]) for name in ("layers", "methods")}
@@ -73,6 +73,6 @@ COMMAND = Command(
     description="Draws a grid: a row for each method, a column for each layer.",
     options=(SweepOptions,),
     runs="jobs.sweep:sweep",
-    add_arguments=add_arguments,
-    finish=finish,
+    add_arguments=_add_arguments,
+    finish=_finish,
 )
