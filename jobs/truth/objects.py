@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,3 +41,19 @@ class Objects:
 
     def __len__(self) -> int:
         return len(self.categories)
+
+
+class Truth(Protocol):
+    """The true objects of many pictures.
+
+    categories: names, in the order of the annotations' own numbers where they have some.
+    """
+
+    categories: tuple[str, ...]
+
+    def objects(self, key: str) -> Objects | None:
+        """Those of a picture, by its key as a run's rows have it; None where nobody annotated it.
+
+        Raises UsageError, naming the file, for annotations that are none.
+        """
+        ...

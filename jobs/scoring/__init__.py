@@ -1,0 +1,1 @@
+"""Detections held against ground truth: matching, average precision, saved boxes."""
