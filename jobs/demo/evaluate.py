@@ -22,6 +22,8 @@ from torch import nn
 from handlers.detectors.registry import build_model, load_weights
 from handlers.model_file import load_model_file
 from jobs.demo.data import SETS, Sample, held_out
+from jobs.scoring.average_precision import Curves, mean_over_categories, voc_every_point
+from jobs.truth.objects import Objects
 
 WEIGHTS = Path(__file__).with_name("weights.safetensors")
 # Architectures that are here to be measured, beside those of handlers.detectors.registry.
@@ -74,69 +76,28 @@ def detect(detector: nn.Module, samples: Iterator[Sample], device: str = "cpu") 
         )
 
 
-def overlaps(box: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give the intersection over union of a box [4] with each of others [N, 4]; [N] in 0..1."""
-    corner = np.maximum(box[:2], others[:, :2])
-    extent = np.clip(np.minimum(box[2:], others[:, 2:]) - corner, 0, None)
-    shared = extent[:, 0] * extent[:, 1]
-    area = np.prod(box[2:] - box[:2])
-    areas = np.prod(others[:, 2:] - others[:, :2], axis=1)
-    ratio: NDArray[np.float32] = shared / (area + areas - shared)
-    return ratio
-
-
-def average_precision(scores: NDArray[np.float32], right: NDArray[np.bool_], total: int) -> float:
-    """Give the area under precision over recall, every point counted, as VOC does since 2010.
-
-    Args:
-        scores: [N] of all detections of one category, over all pictures, in any order.
-        right: [N] whether each detection found an object that no better one had found.
-        total: count of objects of the category.
-
-    Returns:
-        0..1, where each recall counts with the best precision at that recall or a greater.
-        Not a number if there are no objects.
-    """
-    if total == 0:
-        return float("nan")
-    hits = right[np.argsort(-scores, kind="stable")]
-    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    best = np.maximum.accumulate(precision[::-1])[::-1]
-    # Recall rises by one object's share at each hit and nowhere else.
-    return float(best[hits].sum() / total)
-
-
-def judge(found: Found, true: Found, label: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Match one picture's detections of a category to its objects, the surest first.
-
-    Returns:
-        The scores [N] and whether each is right [N]: its overlap with the object that it
-        overlaps most is at least one half, and no surer detection took that object.
-    """
-    chosen = np.flatnonzero(found.labels == label)
-    chosen = chosen[np.argsort(-found.scores[chosen], kind="stable")]
-    objects = true.boxes[true.labels == label]
-    taken = np.zeros(len(objects), dtype=bool)
-    right = np.zeros(len(chosen), dtype=bool)
-    if len(objects):
-        for number, box in enumerate(found.boxes[chosen]):
-            ratios = overlaps(box, objects)
-            nearest = int(ratios.argmax())
-            right[number] = ratios[nearest] >= LEAST_OVERLAP and not taken[nearest]
-            taken[nearest] |= right[number]
-    return found.scores[chosen], right
-
-
-def category_precisions(pairs: Sequence[tuple[Found, Found]], categories: int) -> list[float]:
-    """Give AP50, 0..1, of each label from 1 on, from pairs of what was found and what is."""
-    precisions = []
-    for label in range(1, categories + 1):
-        judged = [judge(found, true, label) for found, true in pairs]
-        scores = np.concatenate([item[0] for item in judged])
-        right = np.concatenate([item[1] for item in judged])
-        total = sum(int((true.labels == label).sum()) for _, true in pairs)
-        precisions.append(average_precision(scores, right, total))
-    return precisions
+def category_precisions(
+    pairs: Sequence[tuple[Found, Found]], categories: Sequence[str]
+) -> list[float]:
+    """Give AP50, 0..1, of each label from 1 on, by pairs of what was found and what is; categories:
+    their names."""
+    curves = Curves(LEAST_OVERLAP)
+    for found, true in pairs:
+        names, no = (
+            [categories[label - 1] for label in true.labels],
+            np.zeros(len(true.labels), bool),
+        )
+        curves.add(
+            found.boxes.astype(np.float64),
+            [categories[label - 1] for label in found.labels],
+            found.scores.astype(np.float64),
+            Objects(true.boxes.astype(np.float64), tuple(names), no, no, (None,) * len(names)),
+        )
+    by_category = curves.by_category()
+    return [
+        voc_every_point(by_category[name]) if name in by_category else float("nan")
+        for name in categories
+    ]
 
 
 def evaluate(weights: Path, samples: Iterable[Sample], device: str = "cpu") -> dict[str, float]:
@@ -152,14 +113,14 @@ def evaluate(weights: Path, samples: Iterable[Sample], device: str = "cpu") -> d
 
     found = list(detect(detector, noted(), device))
     pairs = list(zip(found, truths, strict=True))
-    return dict(zip(categories, category_precisions(pairs, len(categories)), strict=True))
+    return dict(zip(categories, category_precisions(pairs, categories), strict=True))
 
 
 def print_precisions(precisions: Mapping[str, float], pictures: str) -> float:
     """Print AP50 by category and the mean, which it gives; pictures: what they are of."""
     for category, precision in precisions.items():
         print(f"{category:<10} {precision:.3f}")
-    mean = float(np.nanmean(list(precisions.values())))
+    mean = mean_over_categories(precisions.values())
     print(f"{'mean AP50':<10} {mean:.3f}  ({pictures})", flush=True)
     return mean
 

@@ -19,6 +19,8 @@ class Objects:
     difficult: bool [N]; VOC's "difficult", which count neither way.
     crowd: bool [N]; COCO's "iscrowd", which count neither way.
     masks: N of bool [H, W], of the picture's size, or None where an object has none.
+    areas: float64 [N], square pixels as the annotations tell them, not a number where they do not;
+        None where none are told.
     """
 
     boxes: NDArray[np.float64]
@@ -26,6 +28,7 @@ class Objects:
     difficult: NDArray[np.bool_]
     crowd: NDArray[np.bool_]
     masks: tuple[NDArray[np.bool_] | None, ...]
+    areas: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         number = len(self.categories)
@@ -34,10 +37,23 @@ class Objects:
             "difficult": (self.difficult.shape, (number,)),
             "crowd": (self.crowd.shape, (number,)),
             "masks": ((len(self.masks),), (number,)),
+            "areas": (None if self.areas is None else self.areas.shape, (number,)),
         }
         for name, (got, expected) in shapes.items():
-            if got != expected:
+            if got is not None and got != expected:
                 raise ValueError(f"{name}: got {got}; expected {expected}, as of {number} objects")
+
+    def only(self, keep: NDArray[np.bool_]) -> Objects:
+        """Those of them where keep, bool [N], says so."""
+        places = np.flatnonzero(keep)
+        return Objects(
+            self.boxes[places],
+            tuple(self.categories[place] for place in places),
+            self.difficult[places],
+            self.crowd[places],
+            tuple(self.masks[place] for place in places),
+            None if self.areas is None else self.areas[places],
+        )
 
     def __len__(self) -> int:
         return len(self.categories)

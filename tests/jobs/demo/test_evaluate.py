@@ -1,4 +1,4 @@
-"""Evaluation: average precision by hand, matching, and the weights that ship."""
+"""Evaluation: AP50 by hand, and the weights that ship."""
 
 import math
 
@@ -11,12 +11,9 @@ from jobs.demo.evaluate import (
     BELOW_LEAST_MEAN,
     WEIGHTS,
     Found,
-    average_precision,
     category_precisions,
     evaluate,
-    judge,
     main,
-    overlaps,
 )
 from jobs.demo.scenes import CATEGORIES
 
@@ -31,49 +28,16 @@ def found(boxes: list[list[float]], scores: list[float], label: int = 1) -> Foun
     )
 
 
-@pytest.mark.parametrize(
-    ("scores", "right", "total", "expected"),
-    [
-        ([0.9, 0.8], [True, True], 2, 1.0),
-        ([0.9, 0.8], [True, False], 2, 0.5),
-        ([0.9, 0.8], [False, True], 1, 0.5),
-        # Precision at the hits: 1, 2/3, 3/5; each a quarter of the recall; one is missed.
-        ([0.9, 0.8, 0.7, 0.6, 0.5], [True, False, True, False, True], 4, (1 + 2 / 3 + 3 / 5) / 4),
-        # A later, better precision counts for the earlier recall: 2/3 twice, not 1/2 and 2/3.
-        ([0.9, 0.8, 0.7], [False, True, True], 2, 2 / 3),
-        # The order given does not matter.
-        ([0.7, 0.9, 0.8], [True, False, True], 2, 2 / 3),
-        ([], [], 3, 0.0),
-    ],
-)
-def test_average_precision(
-    scores: list[float], right: list[bool], total: int, expected: float
-) -> None:
-    got = average_precision(np.array(scores, np.float32), np.array(right, bool), total)
-    assert got == pytest.approx(expected)
-
-
-def test_average_precision_without_objects_is_no_number() -> None:
-    assert math.isnan(average_precision(np.ones(1, np.float32), np.zeros(1, bool), 0))
-
-
-def test_overlaps() -> None:
-    box = np.array([0, 0, 10, 10], dtype=np.float32)
-    others = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [10, 0, 20, 10]], dtype=np.float32)
-    assert overlaps(box, others) == pytest.approx([1, 1 / 3, 0])
-
-
 def test_an_object_is_found_once_and_by_its_own_category() -> None:
     true = found([[0, 0, 10, 10], [50, 50, 60, 60]], [1, 1])
     boxes = [[0.0, 0, 10, 9], [0.0, 0, 10, 10], [50.0, 50, 60, 54]]
-    scores, right = judge(found(boxes, [0.5, 0.9, 0.8]), true, 1)
-    assert scores == pytest.approx([0.9, 0.8, 0.5])
-    # The middle one overlaps by 0.4 alone, the last comes second to the same object.
-    assert right.tolist() == [True, False, False]
-    assert judge(found(boxes, [0.5, 0.9, 0.8], label=2), true, 2)[1].tolist() == [False] * 3
-    precisions = category_precisions([(found(boxes, [0.5, 0.9, 0.8]), true)], 2)
+    # The surest is right; the next overlaps by 0.4 alone, the last comes second to one object.
+    precisions = category_precisions([(found(boxes, [0.5, 0.9, 0.8]), true)], ("cat", "dog", "cow"))
     assert precisions[0] == pytest.approx(0.5)
-    assert math.isnan(precisions[1])
+    assert all(math.isnan(each) for each in precisions[1:])
+    other = category_precisions([(found(boxes, [0.5, 0.9, 0.8], label=2), true)], ("cat", "dog"))
+    assert other[0] == 0
+    assert math.isnan(other[1])
 
 
 @pytest.mark.parametrize(("precision", "status"), [(0.95, 0), (0.85, BELOW_LEAST_MEAN)])
