@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
 from typing import Any
 
@@ -93,13 +93,12 @@ def saved_pictures(output: Store, plan: Plan) -> Iterator[SavedPicture]:
             continue
         rows: list[dict[str, Any]] = []
         failed: set[str] = set()
-        maps: Mapping[str, NDArray[Any]] = {}
         if stats["detections"]:
             rows = read_rows(read_table(output, stats, "detections.parquet"))
-            maps = read_npz(read_table(output, stats, "heatmaps.npz"))
         if stats["failures"]:
             found = read_rows(read_table(output, stats, "failures.parquet"))
             failed = {row["key"] for row in found}
+        maps = cache(partial(_maps, output, stats))
         by_name = {name: tuple(own) for name, own in groupby(rows, key=lambda row: str(row["key"]))}
         several = on_several_layers(row["layer"] for row in rows)
         for entry in plan.entries(number):
@@ -109,11 +108,16 @@ def saved_pictures(output: Store, plan: Plan) -> Iterator[SavedPicture]:
                 yield SavedPicture(name, entry.key, by_name.get(name, ()), explain)
 
 
+def _maps(output: Store, stats: dict[str, Any]) -> Mapping[str, NDArray[Any]]:
+    """A shard's: read once, and only if one of them is asked for."""
+    return read_npz(read_table(output, stats, "heatmaps.npz"))
+
+
 def _explanation(
-    key: str, several: bool, maps: Mapping[str, NDArray[Any]], row: Row
+    key: str, several: bool, maps: Callable[[], Mapping[str, NDArray[Any]]], row: Row
 ) -> Explanation:
     return explanation_of(
-        row, maps[array_name(key, row["index"], row["layer"] if several else None)]
+        row, maps()[array_name(key, row["index"], row["layer"] if several else None)]
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping
 
-from jobs.commands import classify, evaluate, explain, features, report, status, sweep
+from jobs.commands import classify, evaluate, explain, features, report, score, status, sweep
 from jobs.commands.command import Command
 
 
@@ -28,6 +28,7 @@ COMMANDS: Mapping[str, Command] = named(
         features.COMMAND,
         classify.COMMAND,
         evaluate.COMMAND,
+        score.COMMAND,
     )
 )
 
