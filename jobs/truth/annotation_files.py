@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import islice
 
 from archives.errors import MissingObjectError, UsageError, printable, shortened
-from archives.stores.opening import open_root
 from archives.stores.store import Store
 
 LARGEST_FILE = 16 * 2**20  # bytes of one picture's annotations
@@ -23,12 +22,12 @@ class Place:
     path: without a slash at either end; "" for the root itself.
     """
 
-    root: str
+    root: Store
     path: str
 
     def store(self) -> Store:
         """The folder as a store."""
-        return open_root(self.root).below(f"{self.path}/" if self.path else "")
+        return self.root.below(f"{self.path}/" if self.path else "")
 
     def below(self, name: str) -> Place:
         """What lies in the folder under a name."""

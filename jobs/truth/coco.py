@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archives.errors import UsageError
-from archives.stores.store import Store
-from jobs.truth.annotation_files import as_stored, decoded, shown
+from jobs.truth.annotation_files import Place, as_stored, decoded, shown
 from jobs.truth.json_lists import JsonLists
 from jobs.truth.masks import is_number, polygon_mask, run_length_mask
 from jobs.truth.objects import Objects
@@ -37,15 +36,15 @@ class CocoTruth:
     categories: names in the order of their ids.
     """
 
-    def __init__(self, store: Store, key: str, masks: bool = True) -> None:
-        """key: the file's. masks: whether they are decoded. Raises UsageError for another file, or
-        an instance that is none."""
-        self.address = f"{store.uri.rstrip('/')}/{key}"
-        entry = store.find(key)
+    def __init__(self, file: Place, masks: bool = True) -> None:
+        """file: the instances. masks: whether they are decoded. Raises UsageError for another file,
+        or an instance that is none."""
+        self.address = f"{file.root.uri.rstrip('/')}/{file.path}"
+        entry = file.root.find(file.path)
         if entry is not None and entry.size > LARGEST_FILE:
             raise self._error("the file", f"expected at most {LARGEST_FILE:,} bytes")
         self.with_masks = masks
-        self.lists = JsonLists(decoded(store.read(key), self.address))
+        self.lists = JsonLists(decoded(file.root.read(file.path), self.address))
         self.pictures: list[dict[str, Any]] = []
         names: dict[int, str] = {}
         numbers = self._read(names)

@@ -33,14 +33,14 @@ class JsonLists:
             place = self._expect(":", place)
             if self._next(place) == "[":
                 place = self._expect("[", place)
-                while self._next(place) != "]":
+                more = self._next(place) != "]"
+                while more:
                     start = self._skip(place)
                     value, place = self.value(start)
                     yield name, value, start
-                    if self._next(place) == ",":
+                    more = self._next(place) == ","
+                    if more:
                         place = self._expect(",", place)
-                    elif self._next(place) != "]":
-                        raise self._error("a comma or ]", place)
                 place = self._expect("]", place)
             else:
                 start = self._skip(place)

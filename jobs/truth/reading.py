@@ -40,16 +40,16 @@ def read_truth(
     Raises UsageError where nothing of the form is there, or with auto several are.
     """
     root, path = split_uri(place)
-    here = Place(root, path.rstrip("/"))
+    here = Place(open_root(root), path.rstrip("/"))  # once: to connect takes a while
     if form not in (AUTO, *FORMS):
         raise UsageError(f"got the form {shown(form)!r}; expected {AUTO}, {', '.join(FORMS)}")
-    if here.path and open_root(root).find(here.path) is not None:
+    if here.path and here.root.find(here.path) is not None:
         if form not in (AUTO, COCO) or not here.path.lower().endswith(".json"):
             raise UsageError(
                 f"{shown(place)} is a file; expected COCO's instances (.json), or the folder of"
                 f" {voc.ANNOTATIONS} or {yolo.LABELS}"
             )
-        return coco.CocoTruth(open_root(root), here.path, masks)
+        return coco.CocoTruth(here, masks)
     wanted = FORMS if form == AUTO else (form,)
     # Folders of the usual names count before files that lie about.
     found = _usual(here, place, wanted) or _loose(here, place, wanted)
@@ -64,7 +64,7 @@ def read_truth(
         return voc.VocTruth(found[VOC], categories, masks)
     if YOLO in found:
         return yolo.YoloTruth(found[YOLO], categories, pictures, masks)
-    return coco.CocoTruth(open_root(root), found[COCO].path, masks)
+    return coco.CocoTruth(found[COCO], masks)
 
 
 def _usual(here: Place, place: str, forms: Sequence[str]) -> dict[str, Place]:
