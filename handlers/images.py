@@ -221,22 +221,33 @@ class Geometry:
 
     def to_picture(self, heatmap: Tensor) -> Tensor:
         """A heatmap [h, w] on the picture's pixels: float32 [H, W], bilinear."""
+        rows, columns = self.picture_weights(heatmap.shape[0], heatmap.shape[1])
+        return rows @ heatmap.to(torch.float32) @ columns.T
+
+    def picture_weights(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """What `to_picture` of a heatmap of height x width multiplies it by: float32 rows
+        [H, height] and columns [W, width]."""
         x = torch.arange(self.picture_width, dtype=torch.float64) + 0.5
         y = torch.arange(self.picture_height, dtype=torch.float64) + 0.5
-        return self._at(heatmap, y, x)
+        return self._weights(height, width, y, x)
 
     def _at(self, heatmap: Tensor, y: Tensor, x: Tensor) -> Tensor:
         """A heatmap [h, w] at rows y and columns x of the picture: [len(y), len(x)]."""
+        rows, columns = self._weights(heatmap.shape[0], heatmap.shape[1], y, x)
+        return rows @ heatmap.to(torch.float32) @ columns.T
+
+    def _weights(self, height: int, width: int, y: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """What each row of a heatmap of height x width gives to rows y, [len(y), height], and each
+        column to columns x, [len(x), width]: a bilinear weight is their product."""
         v = (y * self.scale_y + self.offset_y) / self.frame_height
         u = (x * self.scale_x + self.offset_x) / self.frame_width
-        # Bilinear weights are a product of one for the row and one for the column.
-        rows = _interpolation(v, heatmap.shape[0], self.clipped)
-        columns = _interpolation(u, heatmap.shape[1], self.clipped)
+        rows = _interpolation(v, height, self.clipped)
+        columns = _interpolation(u, width, self.clipped)
         if self.window is not None:
             x1, y1, x2, y2 = self.window
             rows = rows * ((y >= y1) & (y <= y2))[:, None]
             columns = columns * ((x >= x1) & (x <= x2))[:, None]
-        return rows @ heatmap.to(torch.float32) @ columns.T
+        return rows, columns
 
     def onto(self, heatmap: Tensor, other: Geometry, height: int, width: int) -> Tensor:
         """A heatmap [h, w] of this geometry on the grid [height, width] of another geometry of the
@@ -274,6 +285,29 @@ def added_on(
         heatmap = heatmap.cpu()
         total += heatmap if same else own.onto(heatmap, geometry, height, width)
     return total
+
+
+def to_pictures(maps: Sequence[tuple[Tensor, Geometry]], device: torch.device) -> Tensor:
+    """Maps [h, w] of one picture, of any grids, on its pixels: float32 [N, H, W], on the device.
+    Those of one shape are interpolated together, as `Geometry.to_picture` does each."""
+    weights: dict[tuple[Geometry, torch.Size], tuple[Tensor, Tensor]] = {}
+    groups: dict[torch.Size, list[int]] = {}
+    for place, (heatmap, geometry) in enumerate(maps):
+        groups.setdefault(heatmap.shape, []).append(place)
+        if (geometry, heatmap.shape) not in weights:
+            height, width = heatmap.shape
+            weights[geometry, heatmap.shape] = geometry.picture_weights(height, width)
+    _, picture = maps[0]
+    size = (len(maps), picture.picture_height, picture.picture_width)
+    result = torch.empty(size, dtype=torch.float32, device=device)
+    for shape, group in groups.items():
+        own = [maps[place][1] for place in group]
+        # A pyramid level's maps share their weights; each RoI's has its own.
+        pairs = [weights[geometry, shape] for geometry in (own if len({*own}) > 1 else own[:1])]
+        rows, columns = (torch.stack(each).to(device) for each in zip(*pairs, strict=True))
+        heat = torch.stack([maps[place][0] for place in group]).to(device, torch.float32)
+        result[torch.tensor(group, device=device)] = rows @ heat @ columns.mT
+    return result
 
 
 def _power_of_two(ratio: float) -> float:

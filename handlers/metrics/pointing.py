@@ -1,10 +1,15 @@
-"""Where a heatmap points: its peak, and its share inside the box (both on the map's own cells)."""
+"""Where a heatmap points: its peak, and its share inside the box, both on the map's own cells.
+
+These are what a job's rows hold, since they cost next to nothing; an evaluation has the figures of
+`handlers.metrics.localization`, on the picture's pixels. The energy is one function.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from handlers.metrics.localization import energy
 from handlers.schema import Explanation
 
 
@@ -33,13 +38,8 @@ def energy_in_box(explanation: Explanation) -> float:
     """
     geometry = explanation.geometry
     picture = (0.0, 0.0, float(geometry.picture_width), float(geometry.picture_height))
-    on_picture = _cover(explanation, picture)
-    heat = explanation.heatmap.double()
-    heat = heat - heat[on_picture > 0].min() if bool((on_picture > 0).any()) else heat
-    total = float((heat * on_picture).sum())
-    if total <= 0:
-        return 0.0
-    return float((heat * _cover(explanation, explanation.box)).sum()) / total
+    on_picture, in_box = (_cover(explanation, each) for each in (picture, explanation.box))
+    return float(energy(explanation.heatmap[None].double(), in_box[None], on_picture[None])[0])
 
 
 def _clip(value: float, limit: float) -> float:

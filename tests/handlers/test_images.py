@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from handlers.images import Geometry, PictureError, decode_picture, to_image
+from handlers.images import Geometry, PictureError, decode_picture, to_image, to_pictures
 
 RED, GREY = (200, 30, 10), (128, 128, 128)
 
@@ -226,3 +226,18 @@ def test_a_box_on_the_grid_of_its_picture() -> None:
     expected = torch.zeros(8, 8)
     expected[4:8, 2:6] = 1
     assert torch.equal(moved, expected)
+
+
+def test_maps_of_all_grids_together_are_as_each_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    level = Geometry(40, 20, 96.0, 48.0, 2.0, 2.0)
+    crops = [level.crop(box, 1) for box in ((0, 0, 30, 30), (20, 10, 90, 44))]
+    maps = [
+        *((torch.rand(3, 6, generator=generator), level) for _ in range(2)),
+        *((torch.rand(7, 7, generator=generator), crop) for crop in crops),
+        (torch.rand(3, 6, generator=generator), level.mirrored(True, False)),
+    ]
+    several = to_pictures(maps, torch.device("cpu"))
+    assert several.shape == (5, 20, 40)
+    for own, (heat, geometry) in zip(several, maps, strict=True):
+        assert torch.allclose(own, geometry.to_picture(heat), atol=1e-6)
