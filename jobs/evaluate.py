@@ -1,64 +1,62 @@
 """Which method and layer explains an archive's detector best: each beside two controls.
 
-Pointing game, energy in the box, deletion and insertion of at least so many boxes, with standard
-errors, and each map's difference from each control, box by box (paired).
+Where the maps lie, on the boxes or on true objects, and deletion and insertion of at least so many
+boxes, with standard errors, and each map's difference from each control, box by box (paired).
 """
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from archives.errors import ConflictError, MissedError, UsageError, shortened
+from archives.errors import MissedError, UsageError, shortened
 from archives.stores.opening import open_store
 from archives.stores.store import Store
-from handlers.method_check import without_layer
 from handlers.metrics.faithfulness import FaithfulnessOptions
-from handlers.picture import reads_whole_picture
-from handlers.schema import EMITTING, ExplainRequest, RequestError
 from jobs.errors import DONE, DONE_WITH_FAILURES
+from jobs.evaluation_record import RECORD, EvaluationRecord
 from jobs.inputs.listing import Listing, list_input
 from jobs.measure import (
-    CONTROLS,
-    FIGURES,
     GAUSSIAN,
-    PAIRED,
     RANDOM,
     Maker,
-    MeasureOptions,
-    chosen_boxes,
     explained,
+    figure_names,
     gaussian,
     measure,
     random_fields,
 )
+from jobs.names import printable
 from jobs.options import EvaluateOptions
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
+from jobs.requested_maps import requested
+from jobs.scoring.reported import Reported
+from jobs.scoring.summary import summarised
+from jobs.scoring.tables import as_table, measured_boxes
+from jobs.subjects import MeasureOptions, chosen_boxes
 from jobs.thresholds import REPORT, Measured, check_thresholds, write_audit
+from jobs.truth.objects import Truth
 from jobs.worker.pictures import Failure, Pools, load_ahead
 from jobs.worker.shard import check_whose
 
 if TYPE_CHECKING:
     from handlers.explainer import Explainer
 
-RECORD, TABLE = "evaluation.json", "evaluation.md"
-# Figures of the printed table, and of the paired differences.
-SHOWN = ("pointing", "energy", "deletion", "insertion", "deletion_score", "insertion_score")
-# Of a request: what changes its map, and not which boxes it is about.
-MAP_FIELDS = (
-    *("method", "target", "layer", "fuse", "shared", "smooth", "center_prior"),
-    *("ablation", "channels", "masks", "seed"),
-)
-# The map that the archive gives where a request says nothing.
-DEFAULT = "default"
+TABLE = "evaluation.md"
+SHOWN_NAMES = 10
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is done to each picture. truth: None where boxes are held against themselves."""
+
+    explainer: Explainer
+    makers: Mapping[str, Maker]
+    how: MeasureOptions
+    truth: Truth | None
 
 
 def evaluate(options: EvaluateOptions, explainer: Explainer) -> int:
@@ -67,84 +65,128 @@ def evaluate(options: EvaluateOptions, explainer: Explainer) -> int:
 
     What a run that was interrupted measured is kept, picture by picture. Raises RequestError for
     names that the detector does not know, ConflictError if the output holds another evaluation,
-    UsageError if there are no pictures, or not one box to measure.
+    UsageError if there are no pictures, not one box to measure, or no truth where it is said to be.
     """
     how = MeasureOptions(
-        score_threshold=options.score_threshold,
+        score_threshold=options.least_score,
         per_picture=options.per_picture,
         batch_size=options.batch_size,
         seed=options.seed,
         faithfulness=FaithfulnessOptions(options.steps, options.blur, options.growth),
     )
-    makers = _makers(options, explainer)
-    check_thresholds(options.thresholds, makers, options.controls)
+    makers: dict[str, Maker] = {}
+    if options.controls:
+        makers |= {GAUSSIAN: gaussian, RANDOM: random_fields(options.seed)}
+    for name, request in requested(options, explainer).items():
+        makers[name] = explained(explainer, request)
+    names = figure_names(options.truth is not None)
+    check_thresholds(options.thresholds, makers, options.controls, names)
+    truth = None if options.truth is None else _read_truth(options, explainer)
     with list_input(options.inputs, options.output) as listing:
-        return _evaluate(options, explainer, listing, makers, how)
+        return _evaluate(options, listing, _Work(explainer, makers, how, truth))
 
 
-def _evaluate(
-    options: EvaluateOptions,
-    explainer: Explainer,
-    listing: Listing,
-    makers: Mapping[str, Maker],
-    how: MeasureOptions,
-) -> int:
+def _read_truth(options: EvaluateOptions, explainer: Explainer) -> Truth:
+    """Says which categories only one side knows. Raises UsageError if none is on both."""
+    from jobs.truth.reading import read_truth  # type: ignore[import-not-found]
+
+    own = list(explainer.categories[explainer.detector.first_label :])
+    truth: Truth = read_truth(options.truth, options.truth_format, own)
+    if not set(own) & set(truth.categories):
+        raise UsageError(
+            f"the detector and {shortened(str(options.truth))} have no category in common: it"
+            f" knows {_listed(own)}; annotated are {_listed(truth.categories)}"
+        )
+    for text, names, others in (
+        ("annotated, and unknown to the detector", truth.categories, own),
+        ("known to the detector, and not annotated", own, truth.categories),
+    ):
+        alone = [name for name in dict.fromkeys(names) if name not in others]
+        if alone:
+            _say(f"{counted(len(alone), 'category', 'categories')} {text}: {_listed(alone)}")
+    return truth
+
+
+def _evaluate(options: EvaluateOptions, listing: Listing, work: _Work) -> int:
     output = open_store(options.output)
     settings = {
-        "detector": type(explainer.detector.model).__name__,
-        "archive": _digest(explainer),
+        "detector": type(work.explainer.detector.model).__name__,
+        "archive": _digest(work.explainer),
         "input": listing.fingerprint,
-        "maps": list(makers),
+        "maps": list(work.makers),
+        "figures": list(figure_names(work.truth is not None)),
+        "truth": options.truth,
         "target": options.target,
         "precision": options.precision,
-        **{name: value for name, value in asdict(how).items() if name != "batch_size"},
+        **{name: value for name, value in asdict(work.how).items() if name != "batch_size"},
     }
-    pictures = _before(output, settings)
-    rows = [row for found in pictures.values() for row in found]
+    record = EvaluationRecord.resumed(output, settings)
+    rows = record.rows
     failures: list[Failure] = []
+    unknown: list[str] = []
     said = time.monotonic()
-    enough = _boxes(rows) >= options.detections
-    for each in () if enough else _measured(explainer, listing, pictures, makers, how):
+    enough = measured_boxes(rows) >= options.detections
+    for each in () if enough else _measured(listing, record, work, unknown):
         if isinstance(each, Failure):
             failures.append(each)
             continue
-        key, found = each
-        pictures[key] = found
+        key, found, reported = each
+        record.pictures[key] = found
+        if work.truth is not None:
+            record.detections[key] = reported
         rows += found
-        _write(output, RECORD, {"settings": settings, "pictures": pictures})
+        record.write(output)
         if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
             said = time.monotonic()
-            _say(f"{_boxes(rows)} of {counted(options.detections, 'box', 'boxes')} measured")
-        if _boxes(rows) >= options.detections:
+            wanted = counted(options.detections, "box", "boxes")
+            _say(f"{measured_boxes(rows)} of {wanted} measured")
+        if measured_boxes(rows) >= options.detections:
             break
     for failure in failures:
         _say(f"{failure.key}: {failure.message}")
-    if not rows and len(failures) == listing.count:
-        raise UsageError(f"nothing to measure: all {counted(len(failures), 'picture')} failed")
+    if unknown:
+        _say(f"{counted(len(unknown), 'picture')} without annotations left out: {_listed(unknown)}")
     if not rows:
-        raise UsageError(
-            f"nothing to measure: no box scores more than {options.score_threshold:g} in"
-            f" {counted(listing.count, 'picture')} of {shortened(' '.join(options.inputs))};"
-            " lower --score-threshold"
-        )
+        raise UsageError(_nothing(options, listing, len(failures), len(unknown)))
     summary = summarised(rows)
     table = as_table(summary, settings, rows)
-    _write(output, RECORD, {"settings": settings, "summary": summary, "pictures": pictures})
+    record.write(output, summary=summary)
     output.write(TABLE, table.encode())
     print(table)
     print(f"{output.uri}/{RECORD}, {TABLE}")
-    if _boxes(rows) < options.detections:
+    boxes = measured_boxes(rows)
+    if boxes < options.detections:
         _say(
-            f"only {_boxes(rows)} of {options.detections} boxes: there are no more pictures; give"
-            " more, or raise --per-picture"
+            f"only {boxes} of {options.detections} boxes: there are no more pictures; give more, or"
+            " raise --per-picture"
         )
-    notes = f"input {' '.join(options.inputs)}; boxes scoring more than {options.score_threshold:g}"
+    notes = f"input {' '.join(options.inputs)}; boxes scoring more than {options.least_score:g}"
+    if options.truth is not None:
+        notes += f", matched with the objects of {options.truth}"
     measured = Measured(
-        summary, _boxes(rows), len(pictures), len(failures), options.detections, notes
+        summary, boxes, len(record.pictures), len(failures), options.detections, notes
     )
-    if _misses(options, explainer, output, measured):
+    if _misses(options, work.explainer, output, measured):
         return MissedError.exit_code
     return DONE_WITH_FAILURES if failures else DONE
+
+
+def _nothing(options: EvaluateOptions, listing: Listing, failed: int, unknown: int) -> str:
+    """Why nothing was measured."""
+    if failed == listing.count:
+        return f"nothing to measure: all {counted(failed, 'picture')} failed"
+    if unknown == listing.count:
+        return (
+            f"nothing to measure: none of {counted(unknown, 'picture')} has annotations in"
+            f" {shortened(str(options.truth))}"
+        )
+    which = f"no box scores more than {options.least_score:g}"
+    if options.truth is not None:
+        which += " and is matched with a true object"
+    return (
+        f"nothing to measure: {which} in {counted(listing.count, 'picture')} of"
+        f" {shortened(' '.join(options.inputs))}; lower --score-threshold"
+    )
 
 
 def _misses(
@@ -161,220 +203,50 @@ def _misses(
 
 
 def _measured(
-    explainer: Explainer,
-    listing: Listing,
-    done: Mapping[str, object],
-    makers: Mapping[str, Maker],
-    how: MeasureOptions,
-) -> Iterator[tuple[str, list[dict[str, Any]]] | Failure]:
-    """The rows of each picture that is not done yet, in the listing's order."""
-    left = (entry for entry in listing.entries() if entry.key not in done)
+    listing: Listing, record: EvaluationRecord, work: _Work, unknown: list[str]
+) -> Iterator[tuple[str, list[dict[str, Any]], Reported] | Failure]:
+    """The rows of each picture that is not done yet, in the listing's order, and what was detected
+    there. Pictures whose truth nobody knows are not looked at: their names go to `unknown`."""
+
+    def known(key: str) -> bool:
+        if work.truth is None or work.truth.objects(printable(key)) is not None:
+            return True
+        unknown.append(printable(key))
+        return False
+
+    left = (
+        entry
+        for entry in listing.entries()
+        if entry.key not in record.pictures and known(entry.key)
+    )
     pools = Pools.start()
     try:
         for each in load_ahead(listing.store, left, pools.transfer, 1):
             if isinstance(each, Failure):
                 yield each
                 continue
+            objects = work.truth.objects(printable(each.key)) if work.truth else None
             try:
-                boxes = chosen_boxes(explainer, each.pixels, how)
-                found = measure(explainer, each.pixels, boxes, makers, how)
+                subjects = chosen_boxes(work.explainer, each.pixels, work.how, objects)
+                found = measure(work.explainer, each.pixels, subjects, work.makers, work.how)
             except Exception as error:  # what a network raises for a picture is that picture's
                 check_whose(error)
                 yield Failure.of(each.key, "explain", error)
                 continue
-            yield each.key, [{"picture": each.key, **row} for row in found]
+            rows = [{"picture": each.key, **row} for row in found]
+            yield each.key, rows, subjects.reported
     finally:
         pools.shutdown()
-
-
-def _makers(options: EvaluateOptions, explainer: Explainer) -> dict[str, Maker]:
-    """The maps by name: the controls if asked for, then each method on each layer."""
-    makers: dict[str, Maker] = {}
-    if options.controls:
-        makers |= {GAUSSIAN: gaussian, RANDOM: random_fields(options.seed)}
-    for name, fields in _wanted(options):
-        target, method = options.target, explainer.defaults.method
-        target = target or explainer.defaults.target_name
-        if fields is None:
-            request = replace(explainer.defaults, target=target)
-        else:
-            request = ExplainRequest.from_fields({"method": method, "target": target, **fields})
-        explainer.check(request)
-        if reads_whole_picture(request):
-            raise RequestError("target", request.target_name, "one that each box has its own of")
-        makers[name] = explained(explainer, request)
-    return makers
-
-
-def _wanted(options: EvaluateOptions) -> Iterator[tuple[str, dict[str, str] | None]]:
-    """The names of maps and the fields of their requests, None for the default one."""
-    for method in options.methods:
-        for layer in (EMITTING,) if without_layer(method) else options.layers:
-            fuse = str("+" in layer).lower()
-            fields = {"method": method, "layer": layer.replace("+", ","), "fuse": fuse}
-            yield f"{method} {layer}", fields
-    for name in options.maps:
-        if name == DEFAULT:
-            yield name, None
-            continue
-        pairs = [each.partition("=")[::2] for each in name.split()]
-        fields = dict(pairs)
-        if len(fields) < len(pairs) or not fields.keys() <= set(MAP_FIELDS):
-            allowed = " ".join(f"{each}=..." for each in MAP_FIELDS)
-            raise RequestError("maps", name, f"{DEFAULT}, or each at most once: {allowed}")
-        yield name, fields
 
 
 def _digest(explainer: Explainer) -> str:
     return explainer.manifest.digest if explainer.manifest else ""
 
 
-def _before(output: Store, settings: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """What an earlier run measured, by picture."""
-    if output.find(RECORD) is None:
-        return {}
-    try:
-        before = json.loads(output.read(RECORD))
-        before["settings"].keys(), before["pictures"].items()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConflictError(
-            f"{output.uri}/{RECORD} is no evaluation's, or was cut off ({type(error).__name__});"
-            " give another --output, or remove it"
-        ) from error
-    differing = [name for name in settings if before["settings"].get(name) != settings[name]]
-    if differing:
-        raise ConflictError(
-            f"{output.uri}/{RECORD} is another evaluation's: its {', '.join(differing)} differ;"
-            " give another --output, or remove it"
-        )
-    # JSON has null for what is no number.
-    return {
-        key: [
-            {name: math.nan if value is None else value for name, value in row.items()}
-            for row in rows
-        ]
-        for key, rows in before["pictures"].items()
-    }
-
-
-def _write(output: Store, name: str, value: Mapping[str, Any]) -> None:
-    output.write(name, json.dumps(_plain(value), indent=1, allow_nan=False).encode())
-
-
-def _plain(value: Any) -> Any:
-    """Nothing instead of what is no number, which JSON does not know."""
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def _boxes(rows: Sequence[Mapping[str, Any]]) -> int:
-    return len({(row["picture"], row["index"]) for row in rows})
-
-
-def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """By map its FIGURES and "seconds" as [mean, standard error], and "less CONTROL", the paired
-    differences from a control, likewise.
-
-    rows: as `jobs.measure.measure` gives them, each with its "picture". Standard errors take boxes
-    of one picture as dependent (clusters; of one box a picture they are the usual ones).
-    """
-    by_map: dict[str, dict[tuple[str, int], Mapping[str, Any]]] = defaultdict(dict)
-    for row in rows:
-        by_map[row["map"]][row["picture"], row["index"]] = row
-    found: dict[str, dict[str, Any]] = {}
-    for name, own in by_map.items():
-        places = list(own)
-        clusters = [picture for picture, _ in places]
-        figures: dict[str, Any] = {
-            figure: _mean_and_error([own[place][figure] for place in places], clusters)
-            for figure in (*FIGURES, "seconds")
-        }
-        for control in CONTROLS:
-            if control in by_map and name not in CONTROLS:
-                figures[f"less {control}"] = {
-                    figure: _mean_and_error(
-                        [own[place][figure] - by_map[control][place][figure] for place in places],
-                        clusters,
-                    )
-                    for figure in PAIRED
-                }
-        found[name] = figures
-    return found
-
-
-def _mean_and_error(values: Sequence[float], clusters: Sequence[str]) -> tuple[float, float]:
-    """The mean and its standard error (not a number where there is one cluster alone)."""
-    array = np.array(values)
-    mean = float(array.mean())
-    sums: dict[str, float] = defaultdict(float)
-    for value, cluster in zip(array - mean, clusters, strict=True):
-        sums[cluster] += float(value)
-    number = len(sums)
-    if number < 2:
-        return mean, math.nan
-    spread = sum(each**2 for each in sums.values()) * number / (number - 1)
-    return mean, math.sqrt(spread) / len(array)
-
-
-def as_table(
-    summary: Mapping[str, Mapping[str, Any]],
-    settings: Mapping[str, Any],
-    rows: Sequence[Mapping[str, Any]],
-) -> str:
-    """The summary as Markdown: two tables, and what the figures are."""
-    pictures = len({row["picture"] for row in rows})
-    how = settings["faithfulness"]
-    blurred = np.mean([row["blurred"] for row in rows])
-    lines = [
-        f"{settings['detector']}, {counted(_boxes(rows), 'box', 'boxes')} scoring more than"
-        f" {settings['score_threshold']:g} on {counted(pictures, 'picture')}; mean and standard"
-        " error.",
-        "",
-        f"Deletion goes to the mean colour, insertion begins with a blur (Gaussian, {how['blur']:g}"
-        f" of the longer side, where {blurred:.2f} of a detection is left); {how['steps']} points,"
-        f" growth {how['growth']:g}. Areas are divided by their value on the whole picture; without"
-        " a mark: D-RISE's similarity, score: IoU times the class's probability.",
-        "",
-        *_rows(
-            ["map", *(each.replace("_", ", ") for each in SHOWN), "s a picture"],
-            (
-                [name, *(_shown(own[each]) for each in SHOWN), _shown(own["seconds"], False)]
-                for name, own in summary.items()
-            ),
-        ),
-    ]
-    for control in (each for each in CONTROLS if each in summary):
-        lines += [
-            "",
-            f"Less {control.removeprefix('control: ')}, box by box (deletion: negative is better;"
-            " insertion: positive is better):",
-            "",
-            *_rows(
-                ["map", *(each.replace("_", ", ") for each in PAIRED)],
-                (
-                    [name, *(_shown(own[f"less {control}"][each]) for each in PAIRED)]
-                    for name, own in summary.items()
-                    if name not in CONTROLS
-                ),
-            ),
-        ]
-    return "\n".join(lines) + "\n"
-
-
-def _rows(header: Sequence[str], rows: Iterator[list[str]]) -> Iterator[str]:
-    for cells in (header, ["---"] * len(header), *rows):
-        yield f"| {' | '.join(cells)} |"
+def _listed(names: tuple[str, ...] | list[str]) -> str:
+    more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    return shortened(", ".join(names[:SHOWN_NAMES])) + more
 
 
 def _say(text: str) -> None:
     print(f"jobs: {text}", file=sys.stderr, flush=True)
-
-
-def _shown(figure: tuple[float, float], with_error: bool = True) -> str:
-    mean, error = figure
-    if math.isnan(error) or not with_error:
-        return f"{mean:.3f}"
-    return f"{mean:.3f} ± {error:.3f}"

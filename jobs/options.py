@@ -12,6 +12,7 @@ from typing import Any, Protocol
 OVERLAYS = ("auto", "none", "all", "each")
 ENGINES = ("local", "ray")
 FORMATS = ("jpg", "png")
+TRUTH_FORMATS = ("auto", "voc", "coco", "yolo")
 # handlers.schema's, which cannot be imported without torch.
 ABLATIONS = ("fixed", "tutorial")
 OVER = ("picture", "network", "none")
@@ -145,7 +146,10 @@ class EvaluateOptions:
     methods, layers: names; "a+b" is the fusion of layers a and b.
     maps: besides these; "default", or the fields of a request: "method=layercam layer=C3 fuse=1".
     target: what is explained, None for the archive's.
-    detections: how many boxes are measured, or a few more; they score more than score_threshold.
+    truth: a folder, file or s3:// URI of annotations, whose objects boxes are matched with; None to
+        hold maps against the boxes themselves. truth_format: one of TRUTH_FORMATS.
+    detections: how many boxes are measured, or a few more; they score more than `least_score`.
+    score_threshold: 0 ... 1, None for what suits: 0.1 with a truth, else 0.5.
     per_picture: at most so many of one picture, drawn at random by `seed`.
     steps, blur, growth: as for handlers.metrics.faithfulness.
     thresholds: what figures have to reach, "FIGURE>=NUMBER"; with any, audit.json is written.
@@ -159,8 +163,10 @@ class EvaluateOptions:
     layers: tuple[str, ...] = ("emitting", "pyramid")
     maps: tuple[str, ...] = ()
     target: str | None = None
+    truth: str | None = None
+    truth_format: str = "auto"
     detections: int = 100
-    score_threshold: float = 0.5
+    score_threshold: float | None = None
     per_picture: int = 3
     steps: int = 41
     blur: float = 0.05
@@ -172,6 +178,13 @@ class EvaluateOptions:
     precision: str = "fp32"
     registry: str | None = None
     public_keys: tuple[str, ...] = ()
+
+    @property
+    def least_score(self) -> float:
+        """What the boxes that are measured score more than."""
+        if self.score_threshold is not None:
+            return self.score_threshold
+        return 0.5 if self.truth is None else 0.1
 
 
 @dataclass(frozen=True)

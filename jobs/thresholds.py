@@ -14,7 +14,7 @@ from archives.registry.audit_report import AuditedArchive, AuditReport, Threshol
 from archives.stores.store import Store
 from handlers.manifest import Manifest
 from jobs.commands.argument_types import split_threshold
-from jobs.measure import CONTROLS, FIGURES, PAIRED
+from jobs.measure import CONTROLS, FIGURES, figure_names, paired
 
 REPORT = "audit.json"
 # How much was measured: figures, too.
@@ -28,15 +28,18 @@ def parsed(text: str) -> Threshold:
     return Threshold.model_validate({"figure": figure, SIDES[sign]: number})
 
 
-def figure_names(maps: Iterable[str], controls: bool) -> list[str]:
+def threshold_names(
+    maps: Iterable[str], controls: bool, figures: Sequence[str] = FIGURES
+) -> list[str]:
     """What an evaluation of these maps has figures of: COUNTS, each map's means, as "default
     energy", and where controls are measured its mean differences from them, as "default insertion
     less Gaussian in the box"."""
     names = [*COUNTS]
     for each in maps:
-        names += [_figure(each, figure) for figure in FIGURES]
+        names += [_figure(each, figure) for figure in figures]
         if controls and each not in CONTROLS:
-            names += [_figure(each, figure, control) for control in CONTROLS for figure in PAIRED]
+            less = paired(figures)
+            names += [_figure(each, figure, control) for control in CONTROLS for figure in less]
     return names
 
 
@@ -48,20 +51,24 @@ def _figure(name: str, figure: str, control: str = "") -> str:
 def figures_of(summary: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """The figures by their names but for COUNTS; what is no number is left out.
 
-    summary: as `jobs.evaluate.summarised` gives it.
+    summary: as `jobs.scoring.summary.summarised` gives it.
     """
     found: dict[str, float] = {}
     for name, own in summary.items():
-        found |= {_figure(name, figure): own[figure][0] for figure in FIGURES}
+        measured = [figure for figure in figure_names(True) if figure in own]
+        found |= {_figure(name, figure): own[figure][0] for figure in measured}
         for control in CONTROLS:
             for figure, (mean, _) in own.get(f"less {control}", {}).items():
                 found[_figure(name, figure, control)] = mean
     return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 
-def check_thresholds(texts: Sequence[str], maps: Iterable[str], controls: bool) -> None:
-    """Raises UsageError for a threshold of what will not be measured, before anything is."""
-    names = figure_names(maps, controls)
+def check_thresholds(
+    texts: Sequence[str], maps: Iterable[str], controls: bool, figures: Sequence[str] = FIGURES
+) -> None:
+    """Raises UsageError for a threshold of what will not be measured, before anything is. figures:
+    what each map will have."""
+    names = threshold_names(maps, controls, figures)
     for text in texts:
         figure = parsed(text).figure
         if figure not in names:

@@ -8,7 +8,7 @@ from typing import Any
 from jobs.commands import argument_types
 from jobs.commands.command import Command
 from jobs.commands.shared_arguments import add_machine, add_places, finish_public_keys, names
-from jobs.options import EvaluateOptions
+from jobs.options import TRUTH_FORMATS, EvaluateOptions
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +44,23 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--target", help="what to explain, e.g. class (default: the archive's)")
     parser.add_argument(
+        "--truth",
+        metavar="PLACE",
+        help="annotations, a folder, file or s3:// URI: measure the boxes that are matched one to"
+        " one with a true object of their category, and hold maps against its box and mask",
+    )
+    parser.add_argument(
+        "--truth-format",
+        choices=TRUTH_FORMATS,
+        default=EvaluateOptions.truth_format,
+        help="of the annotations (default: told by what lies there)",
+    )
+    parser.add_argument(
+        "--score-threshold",
+        type=argument_types.share,
+        help="measure boxes scoring more than this, 0 to 1 (default: 0.5; with --truth 0.1)",
+    )
+    parser.add_argument(
         "--threshold",
         dest="thresholds",
         action="append",
@@ -55,7 +72,6 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     for name, kind, text in (
         ("detections", argument_types.count, "boxes to measure, or a few more"),
-        ("score-threshold", argument_types.share, "measure boxes scoring more than this, 0 to 1"),
         (
             "per-picture",
             argument_types.count,
@@ -88,6 +104,8 @@ def _growth(text: str) -> float:
 
 def _finish(parser: argparse.ArgumentParser, values: dict[str, Any]) -> EvaluateOptions:
     finish_public_keys(parser, values)
+    if values["truth"] is None and values["truth_format"] != EvaluateOptions.truth_format:
+        parser.error("--truth-format says how to read --truth, which is missing")
     if values["methods"] is None and not values["maps"]:
         values |= {"methods": EvaluateOptions.methods, "maps": ("default",)}
     elif values["methods"] is None:
@@ -101,8 +119,8 @@ COMMAND = Command(
     name="evaluate",
     help="measure methods and layers on an archive's detector",
     description="Measures how well methods on layers explain the boxes of an archive's detector:"
-    " pointing game, energy in the box, deletion and insertion. The same command again does only"
-    " what is missing.",
+    " pointing game, energy, compactness, deletion and insertion; with --truth against true"
+    " objects. The same command again does only what is missing.",
     options=(EvaluateOptions,),
     runs="jobs.evaluate:evaluate",
     add_arguments=_add_arguments,

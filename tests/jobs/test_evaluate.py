@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 import subprocess
 import sys
@@ -21,14 +20,10 @@ from handlers.metrics.faithfulness import FaithfulnessOptions
 from handlers.schema import ExplainRequest, RequestError
 from jobs import evaluate as module
 from jobs.__main__ import parse
-from jobs.evaluate import evaluate, summarised
+from jobs.evaluate import evaluate
 from jobs.measure import (
     CONTROLS,
-    FIGURES,
     GAUSSIAN,
-    RANDOM,
-    MeasureOptions,
-    chosen_boxes,
     explained,
     gaussian,
     measure,
@@ -36,6 +31,7 @@ from jobs.measure import (
     with_map,
 )
 from jobs.options import EvaluateOptions
+from jobs.subjects import MeasureOptions, chosen_boxes
 from tests.conftest import scene_picture
 
 QUICK = MeasureOptions(per_picture=2, faithfulness=FaithfulnessOptions(steps=3))
@@ -59,41 +55,9 @@ def options(tmp_path: Path) -> EvaluateOptions:
     )
 
 
-def row(name: str, picture: str, index: int, value: float) -> dict[str, Any]:
-    figures = {**dict.fromkeys(FIGURES, value), "seconds": 1.0, "blurred": 0.0}
-    return {"map": name, "picture": picture, "index": index, **figures}
-
-
-def test_means_errors_and_paired_differences_by_hand() -> None:
-    values = {("a", 0): (0.1, 0.5), ("b", 0): (0.2, 0.4), ("c", 0): (0.6, 0.6)}
-    rows = [
-        row(name, *place, value)
-        for place, pair in values.items()
-        for name, value in zip((GAUSSIAN, "odam"), pair, strict=True)
-    ]
-    found = summarised(rows)
-    # 0.1, 0.2, 0.6: deviations -0.2, -0.1, 0.3; sqrt(0.14 / 2 / 3).
-    assert found[GAUSSIAN]["deletion"] == pytest.approx((0.3, math.sqrt(0.14 / 6)))
-    # 0.4, 0.2, 0.0: sqrt(0.08 / 2 / 3).
-    less = found["odam"][f"less {GAUSSIAN}"]["insertion"]
-    assert less == pytest.approx((0.2, math.sqrt(0.08 / 6)))
-    assert f"less {RANDOM}" not in found["odam"]
-    assert not any(each.startswith("less") for each in found[GAUSSIAN])
-
-
-def test_boxes_of_a_picture_are_no_independent_evidence() -> None:
-    rows = [row("odam", picture, index, value) for picture, index, value in TWICE]
-    # Every box twice: as if there were one of each, 0.2 and 0.4: sqrt(0.02 / 1 / 2).
-    assert summarised(rows)["odam"]["energy"] == pytest.approx((0.3, 0.1))
-    assert math.isnan(summarised(rows[:2])["odam"]["energy"][1])
-
-
-TWICE = [("a", 0, 0.2), ("a", 1, 0.2), ("b", 0, 0.4), ("b", 1, 0.4)]
-
-
 def test_a_map_of_the_box_beats_one_of_the_rest(demo: Explainer) -> None:
     picture = scene_picture(4)
-    boxes = chosen_boxes(demo, picture, QUICK)
+    subjects = chosen_boxes(demo, picture, QUICK)
 
     def box_and_rest(sign: float) -> Any:
         def make(picture: Any, boxes: Any) -> Any:
@@ -109,7 +73,7 @@ def test_a_map_of_the_box_beats_one_of_the_rest(demo: Explainer) -> None:
         return make
 
     makers = {"box": box_and_rest(1), "rest": box_and_rest(-1), GAUSSIAN: gaussian}
-    rows = measure(demo, picture, boxes, makers, QUICK)
+    rows = measure(demo, picture, subjects, makers, QUICK)
     assert [each["map"] for each in rows[::2]] == ["box", "rest", GAUSSIAN]
     box, rest, _ = rows[::2]
     assert (box["pointing"], rest["pointing"]) == (1, 0)
@@ -119,6 +83,8 @@ def test_a_map_of_the_box_beats_one_of_the_rest(demo: Explainer) -> None:
     assert box["insertion"] > rest["insertion"]
     for each in rows:
         assert each["deletion_score_raw"] == pytest.approx(each["deletion_score"] * each["score"])
+        # Of itself a box has all of D-RISE's similarity.
+        assert each["deletion_raw"] == pytest.approx(each["deletion"], rel=1e-5)
         # Three points, the first of which is the whole picture.
         assert each["deletion"] >= 0.25
 
@@ -127,7 +93,7 @@ def test_what_curves_share_is_looked_at_once(
     demo: Explainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     picture, looked = scene_picture(4), []
-    boxes = chosen_boxes(demo, picture, QUICK)
+    subjects = chosen_boxes(demo, picture, QUICK)
     found = demo.found
 
     def noted(pictures: Any, batch_size: Any) -> Any:
@@ -135,7 +101,7 @@ def test_what_curves_share_is_looked_at_once(
         return found(pictures, batch_size)
 
     monkeypatch.setattr(demo, "found", noted)
-    rows = measure(demo, picture, boxes, {"one": gaussian, "two": random_fields(0)}, QUICK)
+    rows = measure(demo, picture, subjects, {"one": gaussian, "two": random_fields(0)}, QUICK)
     assert len(rows) == 4
     # The picture, without all of it, blurred; and of two boxes, maps and curves one in between.
     assert sum(looked) == 3 + 2 * 2 * 2
@@ -143,7 +109,7 @@ def test_what_curves_share_is_looked_at_once(
 
 def test_controls_and_methods_are_of_the_same_boxes(demo: Explainer) -> None:
     picture = scene_picture(4)
-    boxes = chosen_boxes(demo, picture, replace(QUICK, per_picture=3))
+    boxes = chosen_boxes(demo, picture, replace(QUICK, per_picture=3)).boxes
     assert len(boxes) == 3
     assert min(each.score for each in boxes) > 0.5
     stock = demo.explain([picture])[0]
