@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from archives.errors import MissedError, UsageError, shortened
@@ -38,7 +38,7 @@ from jobs.scoring.summary import summarised
 from jobs.scoring.tables import as_table, measured_boxes
 from jobs.subjects import MeasureOptions, chosen_boxes
 from jobs.thresholds import REPORT, Measured, check_thresholds, write_audit
-from jobs.truth.objects import Truth
+from jobs.truth.objects import Objects, Truth
 from jobs.worker.pictures import Failure, Pools, load_ahead
 from jobs.worker.shard import check_whose
 
@@ -51,12 +51,30 @@ SHOWN_NAMES = 10
 
 @dataclass(frozen=True)
 class _Work:
-    """What is done to each picture. truth: None where boxes are held against themselves."""
+    """What is done to each picture. truth: None where boxes are held against themselves.
+
+    unknown: names of pictures that nobody annotated. categories: those that were met elsewhere.
+    """
 
     explainer: Explainer
     makers: Mapping[str, Maker]
     how: MeasureOptions
     truth: Truth | None
+    unknown: list[str] = field(default_factory=list)
+    categories: set[str] = field(default_factory=set)
+
+    def objects(self, key: str) -> Objects | None:
+        """A picture's true objects, where they are asked for and known."""
+        return None if self.truth is None else self.truth.objects(printable(key))
+
+    def is_known(self, key: str) -> bool:
+        """The picture can be held against what it is to be held against."""
+        found = self.objects(key)
+        if self.truth is not None and found is None:
+            self.unknown.append(printable(key))
+            return False
+        self.categories.update(found.categories if found else ())
+        return True
 
 
 def evaluate(options: EvaluateOptions, explainer: Explainer) -> int:
@@ -81,30 +99,33 @@ def evaluate(options: EvaluateOptions, explainer: Explainer) -> int:
         makers[name] = explained(explainer, request)
     names = figure_names(options.truth is not None)
     check_thresholds(options.thresholds, makers, options.controls, names)
-    truth = None if options.truth is None else _read_truth(options, explainer)
     with list_input(options.inputs, options.output) as listing:
+        truth = _read_truth(options, explainer, listing)
         return _evaluate(options, listing, _Work(explainer, makers, how, truth))
 
 
-def _read_truth(options: EvaluateOptions, explainer: Explainer) -> Truth:
-    """Says which categories only one side knows. Raises UsageError if none is on both."""
+def _read_truth(options: EvaluateOptions, explainer: Explainer, listing: Listing) -> Truth | None:
+    """The true objects, where they are asked for."""
+    if options.truth is None:
+        return None
     from jobs.truth.reading import read_truth  # type: ignore[import-not-found]
 
-    own = list(explainer.categories[explainer.detector.first_label :])
-    truth: Truth = read_truth(options.truth, options.truth_format, own)
-    if not set(own) & set(truth.categories):
-        raise UsageError(
-            f"the detector and {shortened(str(options.truth))} have no category in common: it"
-            f" knows {_listed(own)}; annotated are {_listed(truth.categories)}"
-        )
-    for text, names, others in (
-        ("annotated, and unknown to the detector", truth.categories, own),
-        ("known to the detector, and not annotated", own, truth.categories),
-    ):
-        alone = [name for name in dict.fromkeys(names) if name not in others]
-        if alone:
-            _say(f"{counted(len(alone), 'category', 'categories')} {text}: {_listed(alone)}")
+    categories = explainer.categories[explainer.detector.first_label :]
+    truth: Truth = read_truth(options.truth, options.truth_format, categories, listing.store)
     return truth
+
+
+def _alone(explainer: Explainer, annotated: Iterable[str]) -> list[str]:
+    """Which categories only one side knows, in words."""
+    own = explainer.categories[explainer.detector.first_label :]
+    return [
+        f"{counted(len(names), 'category', 'categories')} {text}: {_listed(names)}"
+        for text, names in (
+            ("annotated, and unknown to the detector", sorted({*annotated} - {*own})),
+            ("known to the detector, and not annotated here", sorted({*own} - {*annotated})),
+        )
+        if names
+    ]
 
 
 def _evaluate(options: EvaluateOptions, listing: Listing, work: _Work) -> int:
@@ -123,10 +144,9 @@ def _evaluate(options: EvaluateOptions, listing: Listing, work: _Work) -> int:
     record = EvaluationRecord.resumed(output, settings)
     rows = record.rows
     failures: list[Failure] = []
-    unknown: list[str] = []
     said = time.monotonic()
     enough = measured_boxes(rows) >= options.detections
-    for each in () if enough else _measured(listing, record, work, unknown):
+    for each in () if enough else _measured(listing, record, work):
         if isinstance(each, Failure):
             failures.append(each)
             continue
@@ -144,10 +164,14 @@ def _evaluate(options: EvaluateOptions, listing: Listing, work: _Work) -> int:
             break
     for failure in failures:
         _say(f"{failure.key}: {failure.message}")
-    if unknown:
-        _say(f"{counted(len(unknown), 'picture')} without annotations left out: {_listed(unknown)}")
+    if work.unknown:
+        pictures = counted(len(work.unknown), "picture")
+        _say(f"{pictures} without annotations left out: {_listed(work.unknown)}")
+    if work.categories:
+        for text in _alone(work.explainer, work.categories):
+            _say(text)
     if not rows:
-        raise UsageError(_nothing(options, listing, len(failures), len(unknown)))
+        raise UsageError(_nothing(options, listing, len(failures), len(work.unknown)))
     summary = summarised(rows)
     table = as_table(summary, settings, rows)
     record.write(output, summary=summary)
@@ -203,21 +227,14 @@ def _misses(
 
 
 def _measured(
-    listing: Listing, record: EvaluationRecord, work: _Work, unknown: list[str]
+    listing: Listing, record: EvaluationRecord, work: _Work
 ) -> Iterator[tuple[str, list[dict[str, Any]], Reported] | Failure]:
     """The rows of each picture that is not done yet, in the listing's order, and what was detected
-    there. Pictures whose truth nobody knows are not looked at: their names go to `unknown`."""
-
-    def known(key: str) -> bool:
-        if work.truth is None or work.truth.objects(printable(key)) is not None:
-            return True
-        unknown.append(printable(key))
-        return False
-
+    there. Pictures whose truth nobody knows are not looked at."""
     left = (
         entry
         for entry in listing.entries()
-        if entry.key not in record.pictures and known(entry.key)
+        if entry.key not in record.pictures and work.is_known(entry.key)
     )
     pools = Pools.start()
     try:
@@ -225,7 +242,7 @@ def _measured(
             if isinstance(each, Failure):
                 yield each
                 continue
-            objects = work.truth.objects(printable(each.key)) if work.truth else None
+            objects = work.objects(each.key)
             try:
                 subjects = chosen_boxes(work.explainer, each.pixels, work.how, objects)
                 found = measure(work.explainer, each.pixels, subjects, work.makers, work.how)
@@ -243,7 +260,7 @@ def _digest(explainer: Explainer) -> str:
     return explainer.manifest.digest if explainer.manifest else ""
 
 
-def _listed(names: tuple[str, ...] | list[str]) -> str:
+def _listed(names: Sequence[str]) -> str:
     more = f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
     return shortened(", ".join(names[:SHOWN_NAMES])) + more
 

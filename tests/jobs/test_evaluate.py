@@ -6,20 +6,24 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from archives.errors import ConflictError, UsageError
 from handlers.explainer import Explainer
 from handlers.images import to_image
+from handlers.metrics.controls import gaussian_in_box
 from handlers.metrics.faithfulness import FaithfulnessOptions
 from handlers.schema import ExplainRequest, RequestError
 from jobs import evaluate as module
 from jobs.__main__ import parse
+from jobs.demo.scenes import CATEGORIES, HELD_OUT_SEEDS, SceneOptions, make_scene
 from jobs.evaluate import evaluate
 from jobs.measure import (
     CONTROLS,
@@ -31,7 +35,9 @@ from jobs.measure import (
     with_map,
 )
 from jobs.options import EvaluateOptions
+from jobs.scoring.matching import overlaps
 from jobs.subjects import MeasureOptions, chosen_boxes
+from jobs.truth.objects import Objects
 from tests.conftest import scene_picture
 
 QUICK = MeasureOptions(per_picture=2, faithfulness=FaithfulnessOptions(steps=3))
@@ -244,6 +250,106 @@ def test_maps_that_cannot_be_measured(
         evaluate(replace(options, maps=(fields,)), demo)
 
 
+@dataclass
+class FakeTruth:
+    """Objects by key."""
+
+    known: dict[str, Objects]
+    categories: tuple[str, ...] = ()
+
+    def objects(self, key: str) -> Objects | None:
+        return self.known.get(key)
+
+
+def scene_objects(number: int, masks: bool = True) -> Objects:
+    scene = make_scene(HELD_OUT_SEEDS.start + number, SceneOptions())
+    several = [scene.owners == place for place in range(1, len(scene.labels) + 1)]
+    nothing = np.zeros(len(several), dtype=np.bool_)
+    return Objects(
+        boxes=scene.boxes.astype(np.float64),
+        categories=tuple(CATEGORIES[label - 1] for label in scene.labels),
+        difficult=nothing,
+        crowd=nothing,
+        masks=tuple(several if masks else [None] * len(several)),
+    )
+
+
+@pytest.fixture
+def truth(monkeypatch: pytest.MonkeyPatch) -> FakeTruth:
+    """Of the pictures of `options`."""
+    fake = FakeTruth({f"{number}.png": scene_objects(number) for number in range(2)})
+    reading = ModuleType("jobs.truth.reading")
+    reading.read_truth = lambda *asked: asked[:2] == ("there", "voc") and fake  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "jobs.truth.reading", reading)
+    return fake
+
+
+def test_true_objects_are_what_maps_are_held_against(
+    options: EvaluateOptions,
+    demo: Explainer,
+    truth: FakeTruth,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    truth.known["1.png"] = scene_objects(1, masks=False)
+    to_image(scene_picture(2)).save(Path(options.inputs[0], "unknown.png"))
+    asked = replace(options, truth="there", truth_format="voc", per_picture=2, detections=4)
+    assert evaluate(asked, demo) == 0
+    record = json.loads(Path(options.output, "evaluation.json").read_text())
+    assert record["settings"]["score_threshold"] == 0.1
+    assert list(record["pictures"]) == ["0.png", "1.png"]
+    rows = {
+        key: [row for row in rows if row["map"] == GAUSSIAN]
+        for key, rows in record["pictures"].items()
+    }
+    for number, key in enumerate(rows):
+        found = record["detections"][key]
+        picture = scene_picture(number)
+        height, width = picture.shape[1:]
+        stock = demo.detect([picture])[0]
+        assert found["scores"] == pytest.approx(stock.scores.tolist(), abs=1e-4)
+        for row in rows[key]:
+            heat = gaussian_in_box(tuple(stock.boxes[row["index"]].tolist()), height, width)
+            objects = truth.known[key]
+            shares = overlaps(stock.boxes[row["index"]][None].double().numpy(), objects.boxes)[0]
+            own = int(shares.argmax())
+            assert objects.categories[own] == demo.categories[stock.labels[row["index"]]]
+            assert row["iou"] == pytest.approx(shares[own], abs=1e-3)
+            mask = objects.masks[own]
+            if mask is None:
+                assert row["energy_mask"] is row["vea"] is None
+                continue
+            least = float(heat.min())
+            share = float((heat - least)[torch.from_numpy(mask)].sum() / (heat - least).sum())
+            assert row["energy_mask"] == pytest.approx(share, abs=1e-3)
+    said = capsys.readouterr()
+    assert "1 picture without annotations left out: unknown.png" in said.err
+    assert "| map | pointing | energy | vea, box |" in said.out
+    assert "boxes that do: pointing, mask 2, energy, mask 2, vea 2" in said.out
+    # The same again measures nothing; without the truth it is another evaluation.
+    assert evaluate(asked, demo) == 0
+    with pytest.raises(ConflictError, match="its figures, truth, score_threshold differ"):
+        evaluate(replace(asked, truth=None), demo)
+
+
+def test_what_cannot_be_held_against_a_truth(
+    options: EvaluateOptions,
+    demo: Explainer,
+    truth: FakeTruth,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    asked = replace(options, truth="there", truth_format="voc", methods=(), controls=True)
+    for key, objects in truth.known.items():
+        truth.known[key] = replace(objects, categories=("ghost",) * len(objects))
+    with pytest.raises(
+        UsageError, match=r"scores more than 0\.1 and is matched with a true object"
+    ):
+        evaluate(asked, demo)
+    assert "1 category annotated, and unknown to the detector: ghost" in capsys.readouterr().err
+    truth.known.clear()
+    with pytest.raises(UsageError, match="none of 2 pictures has annotations in there"):
+        evaluate(replace(asked, output=f"{options.output}-2"), demo)
+
+
 def test_too_few_pictures_are_said(
     options: EvaluateOptions, demo: Explainer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -277,7 +383,19 @@ def test_arguments() -> None:
     assert parse([*few, "--maps", *maps]) == EvaluateOptions(
         "a.mar", ("in",), "out", methods=(), maps=maps
     )
-    for wrong in ("--steps 1", "--blur 0", "--growth 0.5", "--detections 0"):
+    truth = parse([*few, "--truth", "t", "--truth-format", "coco"])
+    assert isinstance(truth, EvaluateOptions)
+    assert (truth.truth, truth.truth_format, truth.least_score) == ("t", "coco", 0.1)
+    assert EvaluateOptions("a", (), "o", truth="t", score_threshold=0.3).least_score == 0.3
+    assert EvaluateOptions("a", (), "o").least_score == 0.5
+    for wrong in (
+        "--truth-format voc",
+        "--truth t --truth-format x",
+        "--steps 1",
+        "--blur 0",
+        "--growth 0.5",
+        "--detections 0",
+    ):
         with pytest.raises(SystemExit) as ended:
             parse(f"evaluate --archive a --input i --output o {wrong}".split())
         assert ended.value.code == 2
