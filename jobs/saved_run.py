@@ -33,13 +33,15 @@ class SavedPicture:
 
     name: the key as tables have it (printable). key: the key in the store, as it is. rows: of
     detections.parquet, in its order; none where nothing was detected. explanation: of one of them,
-    with its map read when asked for.
+    with its map read when asked for. size, tag: as the listing has them (see Entry).
     """
 
     name: str
     key: str
     rows: tuple[Row, ...]
     explanation: Callable[[Row], Explanation]
+    size: int = -1
+    tag: str = ""
 
 
 class SavedRun:
@@ -105,7 +107,8 @@ def saved_pictures(output: Store, plan: Plan) -> Iterator[SavedPicture]:
             name = printable(entry.key)
             if name not in failed:
                 explain = partial(_explanation, entry.key, several, maps)
-                yield SavedPicture(name, entry.key, by_name.get(name, ()), explain)
+                rows_of = by_name.get(name, ())
+                yield SavedPicture(name, entry.key, rows_of, explain, entry.size, entry.tag)
 
 
 def _maps(output: Store, stats: dict[str, Any]) -> Mapping[str, NDArray[Any]]:

@@ -99,7 +99,7 @@ def write_part(output: Store, part: Part) -> None:
         "tables": [asdict(each) for each in part.tables],
         "figures": {name: each for name, each in part.figures.items() if math.isfinite(each)},
     }
-    text = json.dumps(_plain(summary), indent=1, allow_nan=False)
+    text = json.dumps(plain(summary), indent=1, allow_nan=False)
     output.write(f"{AUDIT}{part.name}.json", text.encode() + b"\n")
 
 
@@ -134,10 +134,10 @@ def _table(values: dict[str, Any]) -> Table:
     return Table(values["title"], values["text"], tuple(values["columns"]), rows)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """None instead of what is no number, which JSON does not know."""
     if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
+        return {name: plain(each) for name, each in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -5,7 +5,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Mapping
 
-from jobs.commands import classify, evaluate, explain, features, report, score, status, sweep
+from jobs.commands import (
+    classify,
+    compare,
+    evaluate,
+    explain,
+    features,
+    report,
+    score,
+    status,
+    sweep,
+)
 from jobs.commands.command import Command
 
 
@@ -24,11 +34,12 @@ COMMANDS: Mapping[str, Command] = named(
         explain.COMMAND,
         status.COMMAND,
         report.COMMAND,
+        score.COMMAND,
         sweep.COMMAND,
         features.COMMAND,
         classify.COMMAND,
         evaluate.COMMAND,
-        score.COMMAND,
+        compare.COMMAND,
     )
 )
 

@@ -42,6 +42,8 @@ def test_pictures_come_in_the_listings_order_with_their_maps(
     assert [row["key"] for row in run.failures()] == ["cursed.png"]
     first = next(run.pictures())
     assert run.source().read(first.key) == picture_bytes(12, grey=100)
+    (listed,) = (each for each in run.source().entries() if each.key == first.key)
+    assert (first.size, first.tag) == (listed.size, listed.tag)
     ramp = torch.arange(6, dtype=torch.float32).reshape(2, 3)
     for row in first.rows:
         explanation = first.explanation(row)

@@ -1,0 +1,1 @@
+"""What changed between two runs over the same pictures, and whether that is more than chance."""
