@@ -15,6 +15,7 @@ from jobs.commands import (
     score,
     status,
     sweep,
+    triage,
 )
 from jobs.commands.command import Command
 
@@ -39,6 +40,7 @@ COMMANDS: Mapping[str, Command] = named(
         features.COMMAND,
         classify.COMMAND,
         evaluate.COMMAND,
+        triage.COMMAND,
         compare.COMMAND,
     )
 )

@@ -56,7 +56,7 @@ def aligned(
     else on one as fine as the finer of them."""
     one, other = before.geometry, after.geometry
     if one == other and before.heatmap.shape == after.heatmap.shape:
-        rows, columns = _on_picture(before)
+        rows, columns = cells_on_picture(before)
         if rows.any() and columns.any():
             place = np.ix_(rows, columns)
             return _array(before)[place], _array(after)[place]
@@ -87,7 +87,7 @@ def _cells(explanation: Explanation) -> tuple[float, float]:
     )
 
 
-def _on_picture(explanation: Explanation) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def cells_on_picture(explanation: Explanation) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which rows and which columns of cells have their middle on the picture."""
     geometry, (height, width) = explanation.geometry, explanation.heatmap.shape
     x = [geometry.point_of(each + 0.5, 0, height, width)[0] for each in range(width)]

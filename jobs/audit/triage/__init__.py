@@ -1,0 +1,1 @@
+"""Which pictures of a run need a person, and why."""
