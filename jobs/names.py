@@ -8,6 +8,7 @@ from urllib.parse import quote
 # What a job writes at the top of its output.
 RECORD = "run.json"
 CONTACT_SHEET = "contact-sheet.jpg"
+REPORT = "report/"
 COCO_RESULTS = "coco/results.json"
 COCO_IMAGES = "coco/images.json"
 # File systems allow 255 bytes; the longest ending, ".00000.jpg" or ".boxes.jpg", takes ten.

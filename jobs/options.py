@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from jobs.page.options import ReportPageOptions
+
 OVERLAYS = ("auto", "none", "all", "each")
 ENGINES = ("local", "ray")
 FORMATS = ("jpg", "png")
@@ -212,10 +214,14 @@ class StatusOptions:
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """The command line of `jobs report`; it needs no archive. output, coco: as for JobOptions."""
+    """The command line of `jobs report`; it needs no archive.
+
+    output, coco: as for JobOptions. page: what the report shows.
+    """
 
     output: str
     coco: bool = False
+    page: ReportPageOptions = field(default_factory=ReportPageOptions)
 
 
 class Options(Protocol):

@@ -146,7 +146,8 @@ class Tally:
 
 
 def finished(record: Mapping[str, Any], tally: Tally) -> dict[str, Any]:
-    """The record of a run whose shards are all done, with their counts."""
+    """The record of a run whose shards are all done, with their counts; when it ended stays as it
+    is where the record has it."""
     seconds = tally.seconds
     counts = tally.counts()
     return {
@@ -155,7 +156,7 @@ def finished(record: Mapping[str, Any], tally: Tally) -> dict[str, Any]:
         "counts": counts,
         "times": {
             **record["times"],
-            "finished": now(),
+            "finished": record["times"].get("finished") or now(),
             "seconds": round(seconds, 3),
             "pictures_per_second": round(counts["pictures"] / seconds, 3) if seconds else None,
         },

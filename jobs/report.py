@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from archives.errors import UsageError
@@ -13,15 +14,17 @@ from jobs import errors, record
 from jobs.coco import write_coco
 from jobs.inputs.plan import Plan
 from jobs.lease import ALL, Lease
-from jobs.names import COCO_RESULTS, CONTACT_SHEET, RECORD
+from jobs.names import COCO_RESULTS, CONTACT_SHEET, RECORD, REPORT
 from jobs.options import JobOptions, ReportOptions
+from jobs.page.options import ReportPageOptions
 from jobs.progress import counted, speed
 from jobs.record import Tally
 from jobs.status import added_up
 
 
 def report_command(options: ReportOptions) -> int:
-    """`python -m jobs report OUTPUT`: what the parts of a run left becomes one.
+    """`python -m jobs report OUTPUT`: what the parts of a run left becomes one, and is shown in
+    OUTPUT/report/.
 
     Raises UsageError if there is no run, or if shards are missing.
     """
@@ -45,7 +48,20 @@ def report_command(options: ReportOptions) -> int:
             source = open_store(found["input"]["root"])
             sheet = write_contact_sheet(source, output, _plan(found, output))
         lease.check()
-        return finish(found, output, tally, sheet, options.coco)
+        code = finish(found, output, tally, sheet, options.coco)
+        _write_page(output, options.page)
+    return code
+
+
+def _write_page(output: Store, options: ReportPageOptions) -> None:
+    from jobs.page.report import write_report  # these need torch
+    from jobs.saved_run import SavedRun
+
+    found = record.read_record(output)
+    assert found is not None  # it was written just now
+    pictures = options.pictures and found["execution"]["pictures"]
+    write_report(SavedRun(output, found), output, replace(options, pictures=pictures))
+    print(f"  report       {output.uri}/{REPORT}index.html")
 
 
 def _plan(found: Mapping[str, Any], output: Store) -> Plan:

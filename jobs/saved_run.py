@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import groupby
@@ -33,7 +33,8 @@ class SavedPicture:
 
     name: the key as tables have it (printable). key: the key in the store, as it is. rows: of
     detections.parquet, in its order; none where nothing was detected. explanation: of one of them,
-    with its map read when asked for. size, tag: as the listing has them (see Entry).
+    with its map read when asked for. size, tag: as the listing has them (see Entry). shard: whose
+    tables they are.
     """
 
     name: str
@@ -42,6 +43,7 @@ class SavedPicture:
     explanation: Callable[[Row], Explanation]
     size: int = -1
     tag: str = ""
+    shard: int = 0
 
 
 class SavedRun:
@@ -77,9 +79,12 @@ class SavedRun:
         """Where its pictures lie."""
         return open_store(self.record["input"]["root"])
 
-    def pictures(self) -> Iterator[SavedPicture]:
-        """Every picture that did not fail, in the order of the listing; few are held at once."""
-        return saved_pictures(self.output, self.plan)
+    def pictures(self, shards: Iterable[int] | None = None) -> Iterator[SavedPicture]:
+        """Every picture that did not fail, in the order of the listing; few are held at once.
+
+        shards: of these alone.
+        """
+        return saved_pictures(self.output, self.plan, shards)
 
     def failures(self) -> Iterator[Row]:
         """The rows of failures.parquet, in the order of the listing."""
@@ -88,18 +93,33 @@ class SavedRun:
                 yield from read_rows(read_table(self.output, stats, "failures.parquet"))
 
 
-def saved_pictures(output: Store, plan: Plan) -> Iterator[SavedPicture]:
-    """Every picture of the shards that are done and that did not fail, in the listing's order."""
-    for number, stats in all_stats(output, range(plan.shards)):
+def printable_names(run: SavedRun, shard: int, stats: dict[str, Any]) -> list[str]:
+    """The keys of a shard's pictures that did not fail, as tables have them, in their order."""
+    failed = _failed(run.output, stats)
+    names = (printable(entry.key) for entry in run.plan.entries(shard))
+    return [name for name in names if name not in failed]
+
+
+def _failed(output: Store, stats: dict[str, Any]) -> set[str]:
+    if not stats["failures"]:
+        return set()
+    return {row["key"] for row in read_rows(read_table(output, stats, "failures.parquet"))}
+
+
+def saved_pictures(
+    output: Store, plan: Plan, shards: Iterable[int] | None = None
+) -> Iterator[SavedPicture]:
+    """Every picture of the shards that are done and that did not fail, in the listing's order.
+
+    shards: some of them; by itself all.
+    """
+    for number, stats in all_stats(output, range(plan.shards) if shards is None else shards):
         if stats is None:
             continue
         rows: list[dict[str, Any]] = []
-        failed: set[str] = set()
         if stats["detections"]:
             rows = read_rows(read_table(output, stats, "detections.parquet"))
-        if stats["failures"]:
-            found = read_rows(read_table(output, stats, "failures.parquet"))
-            failed = {row["key"] for row in found}
+        failed = _failed(output, stats)
         maps = cache(partial(_maps, output, stats))
         by_name = {name: tuple(own) for name, own in groupby(rows, key=lambda row: str(row["key"]))}
         several = on_several_layers(row["layer"] for row in rows)
@@ -108,7 +128,7 @@ def saved_pictures(output: Store, plan: Plan) -> Iterator[SavedPicture]:
             if name not in failed:
                 explain = partial(_explanation, entry.key, several, maps)
                 rows_of = by_name.get(name, ())
-                yield SavedPicture(name, entry.key, rows_of, explain, entry.size, entry.tag)
+                yield SavedPicture(name, entry.key, rows_of, explain, entry.size, entry.tag, number)
 
 
 def _maps(output: Store, stats: dict[str, Any]) -> Mapping[str, NDArray[Any]]:

@@ -1,0 +1,1 @@
+"""The report: one static folder, OUTPUT/report/, that a person looks at in the morning."""
