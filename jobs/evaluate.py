@@ -9,14 +9,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from archives.errors import MissedError, UsageError, shortened
 from archives.stores.opening import open_store
 from archives.stores.store import Store
 from handlers.metrics.faithfulness import FaithfulnessOptions
+from jobs.audit.findings import Table, as_markdown, write_part
 from jobs.errors import DONE, DONE_WITH_FAILURES
+from jobs.evaluation_part import evaluation_part
 from jobs.evaluation_record import RECORD, EvaluationRecord
 from jobs.inputs.listing import Listing, list_input
 from jobs.measure import (
@@ -33,6 +35,8 @@ from jobs.names import printable
 from jobs.options import EvaluateOptions
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
 from jobs.requested_maps import requested
+from jobs.scoring import detector_scores
+from jobs.scoring.detector_scores import FOLDER, saved, scored, table_of
 from jobs.scoring.reported import Reported
 from jobs.scoring.summary import summarised
 from jobs.scoring.tables import as_table, measured_boxes
@@ -60,7 +64,7 @@ class _Work:
     makers: Mapping[str, Maker]
     how: MeasureOptions
     truth: Truth | None
-    unknown: list[str] = field(default_factory=list)
+    unknown: dict[str, None] = field(default_factory=dict)
     categories: set[str] = field(default_factory=set)
 
     def objects(self, key: str) -> Objects | None:
@@ -71,7 +75,7 @@ class _Work:
         """The picture can be held against what it is to be held against."""
         found = self.objects(key)
         if self.truth is not None and found is None:
-            self.unknown.append(printable(key))
+            self.unknown[printable(key)] = None
             return False
         self.categories.update(found.categories if found else ())
         return True
@@ -98,7 +102,11 @@ def evaluate(options: EvaluateOptions, explainer: Explainer) -> int:
     for name, request in requested(options, explainer).items():
         makers[name] = explained(explainer, request)
     names = figure_names(options.truth is not None)
-    check_thresholds(options.thresholds, makers, options.controls, names)
+    check_thresholds(
+        options.thresholds,
+        *(makers, options.controls, names),
+        detector_scores.FIGURES if options.truth is not None else (),
+    )
     with list_input(options.inputs, options.output) as listing:
         truth = _read_truth(options, explainer, listing)
         return _evaluate(options, listing, _Work(explainer, makers, how, truth))
@@ -108,11 +116,10 @@ def _read_truth(options: EvaluateOptions, explainer: Explainer, listing: Listing
     """The true objects, where they are asked for."""
     if options.truth is None:
         return None
-    from jobs.truth.reading import read_truth  # type: ignore[import-not-found]
+    from jobs.truth.reading import read_truth
 
     categories = explainer.categories[explainer.detector.first_label :]
-    truth: Truth = read_truth(options.truth, options.truth_format, categories, listing.store)
-    return truth
+    return read_truth(options.truth, options.truth_format, categories, listing.store)
 
 
 def _alone(explainer: Explainer, annotated: Iterable[str]) -> list[str]:
@@ -162,11 +169,14 @@ def _evaluate(options: EvaluateOptions, listing: Listing, work: _Work) -> int:
             _say(f"{measured_boxes(rows)} of {wanted} measured")
         if measured_boxes(rows) >= options.detections:
             break
+    if work.truth is not None and rows:
+        failures += _detect_rest(listing, record, work, {each.key for each in failures})
+        record.write(output)
     for failure in failures:
         _say(f"{failure.key}: {failure.message}")
     if work.unknown:
         pictures = counted(len(work.unknown), "picture")
-        _say(f"{pictures} without annotations left out: {_listed(work.unknown)}")
+        _say(f"{pictures} without annotations left out: {_listed([*work.unknown])}")
     if work.categories:
         for text in _alone(work.explainer, work.categories):
             _say(text)
@@ -174,11 +184,21 @@ def _evaluate(options: EvaluateOptions, listing: Listing, work: _Work) -> int:
         raise UsageError(_nothing(options, listing, len(failures), len(work.unknown)))
     summary = summarised(rows)
     table = as_table(summary, settings, rows)
+    detector: Table | None = None
+    own: dict[str, float] = {}  # of the detector itself
+    if work.truth is not None:
+        saved_boxes = saved(record.detections, work.truth)
+        saved_boxes.write(output, FOLDER)
+        judged = scored(saved_boxes)
+        detector, own = table_of(judged), detector_scores.figures_of(judged)
+        table += "\n" + as_markdown(detector)
+    boxes = measured_boxes(rows)
+    part = evaluation_part(summary, boxes, detector)
+    write_part(output, replace(part, figures=part.figures | own))
     record.write(output, summary=summary)
     output.write(TABLE, table.encode())
     print(table)
     print(f"{output.uri}/{RECORD}, {TABLE}")
-    boxes = measured_boxes(rows)
     if boxes < options.detections:
         _say(
             f"only {boxes} of {options.detections} boxes: there are no more pictures; give more, or"
@@ -187,9 +207,8 @@ def _evaluate(options: EvaluateOptions, listing: Listing, work: _Work) -> int:
     notes = f"input {' '.join(options.inputs)}; boxes scoring more than {options.least_score:g}"
     if options.truth is not None:
         notes += f", matched with the objects of {options.truth}"
-    measured = Measured(
-        summary, boxes, len(record.pictures), len(failures), options.detections, notes
-    )
+    counts = (boxes, len(record.pictures), len(failures))
+    measured = Measured(summary, *counts, options.detections, notes, own)
     if _misses(options, work.explainer, output, measured):
         return MissedError.exit_code
     return DONE_WITH_FAILURES if failures else DONE
@@ -254,6 +273,36 @@ def _measured(
             yield each.key, rows, subjects.reported
     finally:
         pools.shutdown()
+
+
+def _detect_rest(
+    listing: Listing, record: EvaluationRecord, work: _Work, failed: set[str]
+) -> list[Failure]:
+    """Detects in the pictures that no map was measured on: average precision is of all of them."""
+    failures = []
+    left = (
+        entry
+        for entry in listing.entries()
+        if entry.key not in record.detections
+        and entry.key not in failed
+        and work.is_known(entry.key)
+    )
+    pools = Pools.start()
+    try:
+        for each in load_ahead(listing.store, left, pools.transfer, 1):
+            if isinstance(each, Failure):
+                failures.append(each)
+                continue
+            try:
+                (found,) = work.explainer.detect([each.pixels])
+            except Exception as error:  # as above
+                check_whose(error)
+                failures.append(Failure.of(each.key, "explain", error))
+                continue
+            record.detections[each.key] = Reported.of(found, work.explainer.categories)
+    finally:
+        pools.shutdown()
+    return failures
 
 
 def _digest(explainer: Explainer) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -64,11 +64,15 @@ def figures_of(summary: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
 
 
 def check_thresholds(
-    texts: Sequence[str], maps: Iterable[str], controls: bool, figures: Sequence[str] = FIGURES
+    texts: Sequence[str],
+    maps: Iterable[str],
+    controls: bool,
+    figures: Sequence[str] = FIGURES,
+    detector: Sequence[str] = (),
 ) -> None:
     """Raises UsageError for a threshold of what will not be measured, before anything is. figures:
-    what each map will have."""
-    names = threshold_names(maps, controls, figures)
+    what each map will have; detector: what the detector itself will."""
+    names = [*threshold_names(maps, controls, figures), *detector]
     for text in texts:
         figure = parsed(text).figure
         if figure not in names:
@@ -83,7 +87,7 @@ class Measured:
     """What was measured, and on what.
 
     boxes, pictures, failed_pictures: how many. wanted: boxes, without which no threshold counts as
-    met. notes: how, for people.
+    met. notes: how, for people. detector: its own figures, by name.
     """
 
     summary: Mapping[str, Mapping[str, Any]]
@@ -92,6 +96,7 @@ class Measured:
     failed_pictures: int
     wanted: int
     notes: str
+    detector: Mapping[str, float] = field(default_factory=dict)
 
 
 def write_audit(
@@ -106,7 +111,11 @@ def write_audit(
             name=manifest.name, version=manifest.version, digest=manifest.digest
         ),
         created=datetime.now(UTC),
-        figures=dict(zip(COUNTS, map(float, counts), strict=True)) | figures_of(measured.summary),
+        figures={
+            **dict(zip(COUNTS, map(float, counts), strict=True)),
+            **figures_of(measured.summary),
+            **measured.detector,
+        },
         thresholds=(enough, *map(parsed, texts)),
         passed=True,
         notes=measured.notes,

@@ -126,6 +126,25 @@ def worst_first(findings: Sequence[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda each: (-each.severity, each.key, each.index or 0))
 
 
+def as_markdown(table: Table) -> str:
+    """A table for people who read text: its title, its rows, its text."""
+    lines = [list(table.columns), ["---"] * len(table.columns)]
+    lines += [[_shown(cell) for cell in row] for row in table.rows]
+    rows = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return f"{table.title}:\n\n{rows}\n" + (f"\n{table.text}\n" if table.text else "")
+
+
+def _shown(cell: Cell) -> str:
+    if cell is None:
+        return "-"
+    if isinstance(cell, tuple):
+        mean, error = cell
+        return f"{mean:.3f}" if math.isnan(error) else f"{mean:.3f} ± {error:.3f}"
+    if isinstance(cell, float):
+        return f"{cell:.3f}"
+    return f"{cell:,}" if isinstance(cell, int) else cell.replace("|", "\\|").replace("\n", " ")
+
+
 def _table(values: dict[str, Any]) -> Table:
     rows = tuple(
         tuple(tuple(cell) if isinstance(cell, list) else cell for cell in row)
