@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from urllib.parse import quote
 
 # What a job writes at the top of its output.
@@ -40,3 +41,8 @@ def array_name(key: str, index: int, layer: str | None = None) -> str:
     each box has a map on several."""
     name = f"{encoded(key)}#{index}"
     return name if layer is None else f"{name}#{layer}"
+
+
+def on_several_layers(layers: Iterable[str]) -> bool:
+    """Whether the layers of a picture's explanations, or of a table's rows, are several."""
+    return len(set(layers)) > 1

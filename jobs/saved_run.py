@@ -7,22 +7,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from numpy.typing import NDArray
 
 from archives.errors import UsageError, shortened
 from archives.stores.opening import open_store
 from archives.stores.store import Store
-from handlers.images import Geometry
-from handlers.schema import Explanation
 from jobs import record
 from jobs.inputs.plan import Plan
-from jobs.names import RECORD, array_name, printable
+from jobs.names import RECORD, array_name, on_several_layers, printable
 from jobs.tables import read_npz, read_rows
 from jobs.worker.commit import all_stats, read_table
-from jobs.worker.outcome import on_several_layers
+
+if TYPE_CHECKING:
+    from handlers.schema import Explanation
 
 Row = Mapping[str, Any]
 
@@ -146,6 +145,11 @@ def _explanation(
 
 def explanation_of(row: Row, stored: NDArray[Any]) -> Explanation:
     """The explanation that a row and its array of heatmaps.npz are of."""
+    import torch  # not before: rows alone need neither of these
+
+    from handlers.images import Geometry
+    from handlers.schema import Explanation
+
     return Explanation(
         index=row["index"],
         box=(row["x1"], row["y1"], row["x2"], row["y2"]),

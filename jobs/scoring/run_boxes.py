@@ -20,6 +20,7 @@ from jobs.truth.objects import Objects, Truth
 
 AHEAD = 4 * CONNECTIONS  # pictures whose annotations are asked for, or held, at once
 REPORTED = "reported"
+LOW = 0.01  # a score below which boxes change no average precision worth telling
 
 
 @dataclass
@@ -77,12 +78,16 @@ class RunBoxes:
     def notes(self) -> list[str]:
         """What of the run bounds its scores, and what was left out."""
         asked = self.run.record["options"]
+        least = asked["score_threshold"]
         found = [
-            f"The run holds boxes that score at least {asked['score_threshold']:g}, the surest"
-            f" {asked['max_detections']} of a picture: what it left out is not found here. Average"
-            " precision is a lower bound as far as the score goes; `jobs explain --score-threshold"
-            " 0.01` keeps nearly all boxes."
+            f"The run holds boxes that score at least {least:g}, the surest"
+            f" {asked['max_detections']} of a picture: what it left out is not found here."
         ]
+        if least > LOW:
+            found[0] += (
+                " So average precision is a lower bound: `jobs explain --score-threshold"
+                f" {LOW:g}` into another --output keeps nearly all boxes."
+            )
         if asked.get("category"):
             found.append(
                 f"The run explained {asked['category']} alone: no other category is scored."

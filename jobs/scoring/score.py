@@ -16,6 +16,7 @@ from archives.stores.store import Store
 from jobs.errors import DONE
 from jobs.names import RECORD
 from jobs.progress import counted
+from jobs.saved_run import SavedRun
 from jobs.scoring.average_precision import (
     Curve,
     Curves,
@@ -26,8 +27,11 @@ from jobs.scoring.average_precision import (
 from jobs.scoring.coco_average_precision import CocoScores, coco_average_precision
 from jobs.scoring.options import ScoreOptions
 from jobs.scoring.pictures import DetectedPicture
+from jobs.scoring.run_boxes import RunBoxes
 from jobs.scoring.saved_boxes import DETECTIONS_FILE, TRUTHS_FILE, SavedBoxes
 from jobs.scoring.text_boxes import DETECTIONS, TRUTHS, holds_text_boxes, read_text_boxes
+from jobs.truth.annotation_files import shown
+from jobs.truth.reading import read_truth
 
 SCORES = "scores.json"
 MOST_NAMED = 10
@@ -144,10 +148,6 @@ def scored_pictures(
 
 
 def _of_run(options: ScoreOptions, notes: list[str]) -> Scored:
-    from jobs.saved_run import SavedRun  # with torch, which saved boxes do not need
-    from jobs.scoring.run_boxes import RunBoxes
-    from jobs.truth.reading import read_truth
-
     if options.truth is None:
         raise UsageError("a run needs --truth: where its pictures' true objects are")
     if options.pixel:
@@ -210,9 +210,9 @@ def _differing_names(scored: Sequence[Scored]) -> list[str]:
 
 def _named(counts: Counter[str], names: Iterable[str]) -> str:
     chosen = sorted(names, key=lambda each: (-counts[each], each))
-    shown = ", ".join(f"{shortened(each)} ({counts[each]:,})" for each in chosen[:MOST_NAMED])
+    first = ", ".join(f"{shown(each)} ({counts[each]:,})" for each in chosen[:MOST_NAMED])
     more = len(chosen) - MOST_NAMED
-    return shown + f" and {more:,} more" * (more > 0)
+    return first + f" and {more:,} more" * (more > 0)
 
 
 def _summary(options: ScoreOptions, scored: Sequence[Scored], notes: list[str]) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def _summary(options: ScoreOptions, scored: Sequence[Scored], notes: list[str]) 
 def _tables(options: ScoreOptions, scored: Sequence[Scored]) -> Iterator[list[str]]:
     """For each set of boxes and least overlap a table, and COCO's figures."""
     for each in scored:
-        made = "" if not each.map else f"{each.map}, "
+        made = "" if not each.map else f"{shown(each.map)}, "
         made += "" if each.threshold is None else f"threshold {each.threshold:g}, "
         for least, categories in each.by_iou.items():
             yield _table(f"{made}IoU {least:g}", categories, options.score_threshold)
@@ -252,17 +252,20 @@ def _tables(options: ScoreOptions, scored: Sequence[Scored]) -> Iterator[list[st
             own = each.coco
             yield [
                 f"{made}COCO (IoU .50:.05:.95)",
-                *(f"  {name:<12}{_share(value)}" for name, value in own.figures.items()),
-                *(f"  AP {name}  {_share(value)}" for name, value in own.by_category.items()),
+                *(f"  {name:<11}{_share(value)}" for name, value in own.figures.items()),
+                *(
+                    f"  {_share(value)}  AP of {shown(name)}"
+                    for name, value in sorted(own.by_category.items())
+                ),
             ]
 
 
 def _table(title: str, categories: dict[str, CategoryScore], score_threshold: float) -> list[str]:
     heads = ("objects", "boxes", "AP", "AP 11-point", "recall", "precision")
-    width = max(len("mean of 00"), *(len(shortened(name)) for name in categories), 0)
+    width = max(len("mean of 00"), *(len(shown(name)) for name in categories), 0)
     rows = [
         (
-            shortened(name),
+            shown(name),
             f"{each.objects:,}",
             f"{each.detections:,}",
             *map(_share, (each.every_point, each.eleven_point, each.recall, each.precision)),

@@ -12,8 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handlers.images import MAX_PIXELS
-
 LARGEST = 1e15
 LONGEST_OUTLINE = 2_000_000  # pixels along all outlines of one object
 
@@ -78,6 +76,8 @@ def is_number(value: Any) -> bool:
 
 
 def _check_size(height: int, width: int) -> None:
+    from handlers.images import MAX_PIXELS  # with torch, which boxes alone do not need
+
     if not (height > 0 and width > 0 and height * width <= MAX_PIXELS):
         raise ValueError(
             f"expected a picture of 1 to {MAX_PIXELS:,} pixels, got {width} x {height}"

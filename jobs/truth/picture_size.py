@@ -6,10 +6,6 @@ import io
 
 from PIL import Image
 
-from handlers.images import FORMATS, MAX_PIXELS
-
-__all__ = ["MAX_PIXELS", "picture_size"]
-
 ORIENTATION = 0x0112
 LYING = (5, 6, 7, 8)  # EXIF: stored turned by a quarter
 
@@ -17,6 +13,8 @@ LYING = (5, 6, 7, 8)  # EXIF: stored turned by a quarter
 def picture_size(data: bytes) -> tuple[int, int]:
     """Width and height in pixels, upright by the EXIF tag as `handlers.images.decode_picture` turns
     it. Raises ValueError for what is no picture, or has more than MAX_PIXELS."""
+    from handlers.images import FORMATS, MAX_PIXELS  # with torch
+
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size

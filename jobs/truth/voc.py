@@ -14,7 +14,6 @@ from archives.errors import UsageError
 from jobs.scoring.matching import overlaps
 from jobs.truth.annotation_files import AnnotationFolder, Place, number, shown
 from jobs.truth.objects import Objects
-from jobs.truth.picture_size import MAX_PIXELS
 from jobs.truth.plain_xml import Element, XmlError, parse_xml
 
 ANNOTATIONS, MASKS = "Annotations", "SegmentationObject"
@@ -95,6 +94,8 @@ def segments(
     """For each of boxes [N, 4] the segment of a VOC mask (a PNG with a palette, whose pixels are
     objects' numbers) whose box overlaps it most, one to one, the best pair first; None where none
     overlaps by half. Raises UsageError for what is no such PNG."""
+    from handlers.images import MAX_PIXELS  # with torch, which boxes alone do not need
+
     try:
         with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
             if image.mode not in ("P", "L") or image.width * image.height > MAX_PIXELS:

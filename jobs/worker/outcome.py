@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from handlers.metrics.pointing import energy_in_box, peak
 from handlers.render import draw_boxes, encode_jpeg, overlay_all
-from jobs.names import array_name, file_name, printable
+from jobs.names import array_name, file_name, on_several_layers, printable
 from jobs.tables import npz_bytes
 from jobs.worker.pictures import Failure, Picture, Watch
 
@@ -49,11 +49,6 @@ def outcome(
             return done, _draw(picture, explanations, overlays) | _raw(picture, named)
         except Exception as error:
             return Failure.of(picture.key, "render", error), {}
-
-
-def on_several_layers(layers: Iterable[str]) -> bool:
-    """Whether the layers of a picture's explanations, or of a table's rows, are several."""
-    return len(set(layers)) > 1
 
 
 def _row(picture: Picture, explanation: Explanation) -> dict[str, Any]:
