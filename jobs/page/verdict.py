@@ -66,17 +66,17 @@ def verdict(
 def _boxes(counts: Mapping[str, Any], parts: Sequence[Part], flags: Flags) -> str:
     total, pictures = counts["detections"], counts["pictures"]
     if not parts:
-        return (
-            f"{counted(total, 'box', 'boxes')} in {counted(pictures, 'picture')} explained, and no"
-            " audit has looked at them"
-        )
+        found = f"{counted(total, 'box', 'boxes')} in {counted(pictures, 'picture')}"
+        return f"{found} {'is' if total == 1 else 'are'} explained, and no audit has looked at them"
     boxes, whole = len(flags.by_box), len(flags.by_picture)
     if not boxes and not whole:
         return f"none of {counted(total, 'box', 'boxes')} looks wrong"
     found = f"{boxes:,} of {counted(total, 'box', 'boxes')} look{'s' * (boxes == 1)} wrong"
     if whole:
         found += f", and {counted(whole, 'picture')} as a whole" if boxes else ""
-    return found if boxes else f"{counted(whole, 'picture')} of {pictures:,} look wrong as a whole"
+    if boxes:
+        return found
+    return f"{counted(whole, 'picture')} of {pictures:,} look{'s' * (whole == 1)} wrong as a whole"
 
 
 def _failed(counts: Mapping[str, Any]) -> str:

@@ -28,6 +28,7 @@ from jobs.options import (
     SweepOptions,
     WorkOrder,
 )
+from jobs.page.options import ReportPageOptions
 
 NEEDED = ["--archive", "a.mar", "--input", "in", "--output", "out"]
 
@@ -218,7 +219,8 @@ def test_every_field_of_a_request_can_be_given() -> None:
 
 def test_the_readme_names_every_option_and_target() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    helps = [_help(command) for command in ("explain", "sweep", "features", "classify")]
+    commands = ("explain", "sweep", "features", "classify", "report")
+    helps = [_help(command) for command in commands]
     options = set(re.findall(r"--(?!no-)[a-z-]+", "".join(helps))) - {"--help"}
     assert [name for name in sorted(options) if name not in readme] == []
     row = next(line for line in readme.splitlines() if line.startswith("| `--target`"))
@@ -231,6 +233,9 @@ def test_status_and_report_need_no_archive() -> None:
     assert parse(["status", "s3://b/out", "--json"]) == StatusOptions("s3://b/out", json=True)
     assert parse(["report", "out"]) == ReportOptions("out")
     assert parse(["report", "out", "--coco"]) == ReportOptions("out", coco=True)
+    given = "report out --earlier a s3://b/c --earlier d --gallery 7 --no-report-pictures"
+    page = ReportPageOptions(("a", "s3://b/c", "d"), pictures=False, gallery=7)
+    assert parse(given.split()) == ReportOptions("out", page=page)
 
 
 def test_status_runs_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

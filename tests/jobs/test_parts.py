@@ -16,6 +16,7 @@ from jobs import run as run_module
 from jobs.__main__ import main
 from jobs.inputs.listing import Listing, list_input
 from jobs.lease import Lease, holders
+from jobs.names import REPORT
 from tests.conftest import put, remove
 from tests.jobs.archive_stub import write_archive
 from tests.jobs.conftest import CURSED_WIDTH, Job, picture_bytes
@@ -26,11 +27,10 @@ PICTURES = {f"{number}.png": picture_bytes(grey=10 * number) for number in range
 
 
 def tables(output: str) -> dict[str, bytes]:
-    """All but what has times or names of places in it."""
+    """All but what has times or names of places in it, and the report."""
     store = open_store(output)
-    return {
-        each.key: store.read(each.key) for each in store.entries() if not each.key.endswith(".json")
-    }
+    keys = [each.key for each in store.entries() if not each.key.startswith(REPORT)]
+    return {key: store.read(key) for key in keys if not key.endswith(".json")}
 
 
 def record(output: str) -> dict[str, Any]:
@@ -55,6 +55,7 @@ def test_parts_and_their_report_equal_a_whole_run(
     assert f"Once all parts are done: python -m jobs report {parts.output}\n" in said
     assert main(["report", parts.output]) == 3
     assert tables(parts.output) == tables(whole.output)
+    assert open_store(parts.output).find(f"{REPORT}index.html")
     assert record(parts.output) == record(whole.output)
     assert record(parts.output)["counts"] == {
         "pictures": 8,

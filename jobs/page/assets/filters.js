@@ -14,9 +14,12 @@ const Filters = (() => {
   function parse(hash) {
     if (!hash.includes("=")) return null;
     const given = new URLSearchParams(hash.slice(1));
-    return Object.fromEntries(
+    const state = Object.fromEntries(
       Object.entries(NOTHING).map(([name, value]) => [name, given.get(name) ?? value]),
     );
+    for (const name of ["low", "high"]) if (!Number.isFinite(Number(state[name]))) state[name] = "";
+    if (state.order !== "key" && !Object.hasOwn(ORDERS, state.order)) state.order = "worst";
+    return state;
   }
 
   function format(state) {
@@ -83,7 +86,7 @@ const Filters = (() => {
     if (state.order === "key") {
       return found.sort((one, other) => (one.picture.key < other.picture.key ? -1 : 1));
     }
-    const order = ORDERS[state.order] ?? ORDERS.worst;
+    const order = ORDERS[state.order];
     const places = new Map(found.map((each) => [each, order(each.items)]));
     return found.sort((one, other) => {
       const [first, second] = [places.get(one), places.get(other)];
