@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from archives.errors import UsageError
 from archives.stores.opening import open_store
-from jobs.truth.picture_size import picture_size
 from jobs.truth.reading import read_truth
 from tests.conftest import put
 from tests.jobs.conftest import picture_bytes
@@ -116,13 +113,3 @@ def test_a_picture_that_is_none(tmp_path: Path) -> None:
     put(str(tmp_path), {"images/val/x.png": b"no"})
     with pytest.raises(UsageError, match=r"val/x.png: no picture that can be read"):
         read_truth(str(tmp_path)).objects("val/x.png")
-
-
-@pytest.mark.parametrize(("orientation", "expected"), [(1, (20, 10)), (3, (20, 10)), (6, (10, 20))])
-def test_sizes_are_upright(orientation: int, expected: tuple[int, int]) -> None:
-    image = Image.new("RGB", (20, 10))
-    exif = image.getexif()
-    exif[0x0112] = orientation
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", exif=exif)
-    assert picture_size(buffer.getvalue()) == expected
