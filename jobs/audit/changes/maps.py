@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from handlers.metrics.pointing import peak
 from handlers.schema import Explanation
 from jobs.audit.changes import tolerances
 
+Window = tuple[float, float, float, float]
 # Cells a side, at most, of the grid on which maps of different grids are compared.
 LARGEST_SIDE = 512
 
@@ -30,9 +32,10 @@ class MapChange:
     peak_shift: float | None
 
 
-def map_change(before: Explanation, after: Explanation) -> MapChange:
-    """How the map of a detection changed. Both are of one picture, in its pixels."""
-    one, other = aligned(before, after)
+def map_change(before: Explanation, after: Explanation, window: Window | None = None) -> MapChange:
+    """How the map of a detection changed. Both are of one picture, in its pixels. window: the part
+    of it that counts; None for all."""
+    one, other = aligned(before, after, window)
     flat = _flat(one), _flat(other)
     if any(flat):
         return MapChange(float(all(flat)), None)
@@ -50,16 +53,16 @@ def pearson(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
 
 
 def aligned(
-    before: Explanation, after: Explanation
+    before: Explanation, after: Explanation, window: Window | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Both maps on one grid of the picture, padding left out: on their own where they share it,
-    else on one as fine as the finer of them."""
+    else on one as fine as the finer of them. window: as for `map_change`."""
     one, other = before.geometry, after.geometry
     if one == other and before.heatmap.shape == after.heatmap.shape:
-        rows, columns = cells_on_picture(before)
-        if rows.any() and columns.any():
-            place = np.ix_(rows, columns)
-            return _array(before)[place], _array(after)[place]
+        place = np.ix_(*cells_inside(one, before.heatmap.shape, window))
+        first, second = _array(before)[place], _array(after)[place]
+        if first.size:
+            return first, second
     width, height = one.picture_width, one.picture_height
     across, down = (
         min(max(1, *(math.ceil(each) for each in sides)), LARGEST_SIDE)
@@ -70,6 +73,9 @@ def aligned(
         each.geometry.onto(each.heatmap, plain, down, across).double().numpy()
         for each in (before, after)
     )
+    if window is not None:
+        place = np.ix_(*cells_inside(plain, (down, across), window))
+        first, second = first[place], second[place]
     return first, second
 
 
@@ -87,14 +93,18 @@ def _cells(explanation: Explanation) -> tuple[float, float]:
     )
 
 
-def cells_on_picture(explanation: Explanation) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which rows and which columns of cells have their middle on the picture."""
-    geometry, (height, width) = explanation.geometry, explanation.heatmap.shape
+def cells_inside(
+    geometry: Geometry, shape: Sequence[int], window: Window | None = None
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which rows and which columns of a grid of `shape`, height and width, have their middle on the
+    picture: inside a window of it, where there is one."""
+    height, width = shape
+    left, top, right, bottom = window or (0, 0, geometry.picture_width, geometry.picture_height)
     x = [geometry.point_of(each + 0.5, 0, height, width)[0] for each in range(width)]
     y = [geometry.point_of(0, each + 0.5, height, width)[1] for each in range(height)]
     return (
-        np.array([0 <= each <= geometry.picture_height for each in y]),
-        np.array([0 <= each <= geometry.picture_width for each in x]),
+        np.array([top <= each <= bottom for each in y]),
+        np.array([left <= each <= right for each in x]),
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from handlers.schema import Explanation
-from jobs.audit.changes.maps import cells_on_picture
+from jobs.audit.changes.maps import cells_inside
 from jobs.audit.findings import Finding
 from jobs.audit.triage.kept import Worst
 from jobs.audit.triage.noticed import LOW_ENERGY, OUTSIDE, SCATTERED, Findings, Noticed
@@ -38,8 +38,8 @@ def entropy(explanation: Explanation) -> float:
     """How scattered a map is: Shannon's entropy of its shares by cell over the logarithm of their
     number, cells off the picture left out: 0, all in one cell, to 1, the same everywhere. 0 for a
     map with nothing in it."""
-    rows, columns = cells_on_picture(explanation)
-    heat = explanation.heatmap.double().numpy()[np.ix_(rows, columns)]
+    cells = cells_inside(explanation.geometry, explanation.heatmap.shape)
+    heat = explanation.heatmap.double().numpy()[np.ix_(*cells)]
     total = float(heat.sum())
     if total <= 0 or heat.size < 2:
         return 0.0

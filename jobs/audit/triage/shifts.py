@@ -94,7 +94,10 @@ def _kept(before: Explanation, after: Explanation, iou: float, right: int, down:
         return Kept(0.0, f"it becomes {after.category} {after.score:.2f}")
     largest = max(before.score, after.score)
     ratio = min(before.score, after.score) / largest if largest > 0 else 1.0
-    alike = max(map_change(before, back(after, right, down)).correlation, 0.0)
+    width, height = before.geometry.picture_width, before.geometry.picture_height
+    # What both pictures show.
+    window = max(0, -right), max(0, -down), width - max(0, right), height - max(0, down)
+    alike = max(map_change(before, back(after, right, down), window).correlation, 0.0)
     return Kept(
         iou * ratio * alike,
         f"its score becomes {after.score:.2f}, its box's IoU is {iou:.2f}, its map's correlation"

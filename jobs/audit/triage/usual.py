@@ -12,6 +12,8 @@ BINS = 1000
 NORMAL = 1.4826
 DEVIATIONS = 3.0
 FEW = 20
+# Where most values are equal, one that is a little off is not unusual.
+LEAST_DEVIATION = 0.02
 
 
 class Usual:
@@ -43,13 +45,16 @@ class Usual:
         number of thousandths; of fewer than FEW values `level` alone decides."""
         if self.number < FEW:
             return _floor(level)
-        return _floor(min(level, self.median() - DEVIATIONS * self.deviation()))
+        return _floor(min(level, self.median() - self._far()))
 
     def high(self, level: float) -> float:
         """Likewise, what is unusually high."""
         if self.number < FEW:
             return _ceiling(level)
-        return _ceiling(max(level, self.median() + DEVIATIONS * self.deviation()))
+        return _ceiling(max(level, self.median() + self._far()))
+
+    def _far(self) -> float:
+        return DEVIATIONS * max(self.deviation(), LEAST_DEVIATION)
 
     def below(self, limit: float) -> int:
         """How many values are below a whole number of thousandths."""

@@ -50,8 +50,8 @@ def test_a_peak_among_equals_has_not_moved() -> None:
     one = replace(ONE, heatmap=with_heat([[1, 0.999], [0, 0]]))
     other = replace(ONE, heatmap=with_heat([[0.999, 1], [0, 0]]))
     assert map_change(one, other).peak_shift == 0
-    clear = [replace(ONE, heatmap=with_heat([heat, [0, 0]])) for heat in ([1, 0.9], [0.9, 1])]
-    assert map_change(*clear).peak_shift == 0.4
+    left, right = (replace(ONE, heatmap=with_heat([heat, [0, 0]])) for heat in ([1, 0.9], [0.9, 1]))
+    assert map_change(left, right).peak_shift == 0.4
 
 
 def test_grids_that_differ_meet_on_the_finer_one() -> None:
@@ -77,6 +77,15 @@ def test_padding_does_not_count() -> None:
     )
     assert map_change(one, other).correlation == 1
     assert [each.shape for each in aligned(one, other)] == [(2, 1), (2, 1)]
+
+
+def test_only_a_window_of_the_picture_counts() -> None:
+    other = replace(ONE, heatmap=with_heat([[0, 9], [2, 9]]))
+    assert map_change(ONE, other, (0, 0, 20, 40)).correlation == 1
+    fine = replace(other, heatmap=other.heatmap.repeat_interleave(2, 0).repeat_interleave(2, 1))
+    one, two = aligned(ONE, fine, (0, 0, 20, 40))
+    assert one.shape == (4, 2)
+    assert two.tolist() == [[0, 0], [0, 0], [2, 2], [2, 2]]
 
 
 def test_correlation_is_pearsons() -> None:
