@@ -219,7 +219,15 @@ def test_every_field_of_a_request_can_be_given() -> None:
 
 def test_the_readme_names_every_option_and_target() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text()
-    commands = ("explain", "sweep", "features", "classify", "report")
+    commands = (
+        "explain",
+        "sweep",
+        "features",
+        "classify",
+        "report",
+        "compare",
+        "triage",
+    )
     helps = [_help(command) for command in commands]
     options = set(re.findall(r"--(?!no-)[a-z-]+", "".join(helps))) - {"--help"}
     assert [name for name in sorted(options) if name not in readme] == []
