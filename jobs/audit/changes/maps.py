@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from handlers.images import Geometry
@@ -35,6 +36,8 @@ class MapChange:
 def map_change(before: Explanation, after: Explanation, window: Window | None = None) -> MapChange:
     """How the map of a detection changed. Both are of one picture, in its pixels. window: the part
     of it that counts; None for all."""
+    if before.geometry == after.geometry and torch.equal(before.heatmap, after.heatmap):
+        return MapChange(1.0, None if _flat(_array(before)) else 0.0)
     one, other = aligned(before, after, window)
     flat = _flat(one), _flat(other)
     if any(flat):
@@ -59,7 +62,7 @@ def aligned(
     else on one as fine as the finer of them. window: as for `map_change`."""
     one, other = before.geometry, after.geometry
     if one == other and before.heatmap.shape == after.heatmap.shape:
-        place = np.ix_(*cells_inside(one, before.heatmap.shape, window))
+        place = np.ix_(*cells_inside(one, tuple(before.heatmap.shape), window))
         first, second = _array(before)[place], _array(after)[place]
         if first.size:
             return first, second
@@ -93,8 +96,9 @@ def _cells(explanation: Explanation) -> tuple[float, float]:
     )
 
 
+@functools.lru_cache(maxsize=256)  # the boxes of a picture share few grids
 def cells_inside(
-    geometry: Geometry, shape: Sequence[int], window: Window | None = None
+    geometry: Geometry, shape: tuple[int, ...], window: Window | None = None
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Which rows and which columns of a grid of `shape`, height and width, have their middle on the
     picture: inside a window of it, where there is one."""

@@ -38,7 +38,7 @@ def entropy(explanation: Explanation) -> float:
     """How scattered a map is: Shannon's entropy of its shares by cell over the logarithm of their
     number, cells off the picture left out: 0, all in one cell, to 1, the same everywhere. 0 for a
     map with nothing in it."""
-    cells = cells_inside(explanation.geometry, explanation.heatmap.shape)
+    cells = cells_inside(explanation.geometry, tuple(explanation.heatmap.shape))
     heat = explanation.heatmap.double().numpy()[np.ix_(*cells)]
     total = float(heat.sum())
     if total <= 0 or heat.size < 2:
