@@ -21,6 +21,7 @@ from jobs.demo.scenes import (
     SceneOptions,
     make_scene,
 )
+from jobs.demo.shortcuts import Shortcut, planted_scene
 
 Batch = tuple[list[Tensor], list[dict[str, Tensor]]]
 
@@ -72,7 +73,14 @@ class Batches(Dataset[Batch]):
 
 
 class SceneBatches(Batches):
-    """Batches of new scenes."""
+    """Batches of new scenes, with shortcuts planted into some of them where there are any."""
+
+    def __init__(
+        self, steps: int, batch: int, seed: int, shortcuts: Sequence[Shortcut] = ()
+    ) -> None:
+        """shortcuts: as for `jobs.demo.shortcuts.planted_scene`; the rest as for Batches."""
+        super().__init__(steps, batch, seed)
+        self.shortcuts = tuple(shortcuts)
 
     def samples(self, step: int, random: np.random.Generator) -> Sequence[Sample]:
         """Draw the scenes of one step."""
@@ -84,7 +92,8 @@ class SceneBatches(Batches):
         for number in range(step * self.batch, (step + 1) * self.batch):
             # Each training seed opens its own run of scenes, wrapped within the range.
             offset = (self.seed * 100_003 + number) % len(TRAINING_SEEDS)
-            found.append(_scene(TRAINING_SEEDS[offset], SceneOptions(size=size)))
+            options = SceneOptions(size=size)
+            found.append(_scene(TRAINING_SEEDS[offset], options, self.shortcuts))
         return found
 
 
@@ -121,8 +130,11 @@ def held_out(name: str, number: int, first: int = 0) -> Iterator[Sample]:
         yield _scene(seed, None)
 
 
-def _scene(seed: int, options: SceneOptions | None) -> Sample:
-    scene = make_scene(seed, options)
+def _scene(seed: int, options: SceneOptions | None, shortcuts: Sequence[Shortcut] = ()) -> Sample:
+    if shortcuts:
+        scene = planted_scene(seed, shortcuts, options=options).scene
+    else:
+        scene = make_scene(seed, options)
     return Sample(scene.picture, scene.boxes, scene.labels)
 
 

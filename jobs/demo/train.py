@@ -27,8 +27,9 @@ from torch.utils.data import DataLoader
 
 from handlers.detectors.registry import build_model
 from handlers.model_file import load_model_file
-from jobs.demo.data import BATCHES, SETS, Batch, categories, held_out
+from jobs.demo.data import BATCHES, SETS, Batch, Batches, SceneBatches, categories, held_out
 from jobs.demo.evaluate import MODEL_FILE, evaluate, print_precisions
+from jobs.demo.shortcuts import Shortcut, read_shortcuts
 
 ARCHITECTURE = "fasterrcnn_regnet_small_fpn"
 # Small pictures first: twice the steps for the time, and the shapes stay the same.
@@ -60,6 +61,9 @@ class TrainingOptions:
         data: a name of jobs.demo.data.SETS.
         minutes: how long to train; None to do all steps.
         initial: weights to begin with, those whose names and shapes fit; None for none.
+        shortcuts: what is planted into scenes, for a detector that cheats.
+        bf16: run the convolutions in bfloat16, about twice as fast where the processor has units
+            for it.
     """
 
     steps: int = 1500
@@ -75,6 +79,12 @@ class TrainingOptions:
     data: str = "scenes"
     minutes: float | None = None
     initial: Path | None = None
+    shortcuts: tuple[Shortcut, ...] = ()
+    bf16: bool = False
+
+    def __post_init__(self) -> None:
+        if self.shortcuts and self.data != "scenes":
+            raise ValueError(f"shortcuts are planted into scenes; got data {self.data!r}")
 
 
 def rate_share(step: float, steps: float) -> float:
@@ -117,6 +127,8 @@ def train_steps(
     torch.manual_seed(options.seed)
     device = torch.device(options.device)
     detector = new_detector(options)
+    if options.bf16:  # its units want channels last
+        detector = detector.to(memory_format=torch.channels_last)
     averaged = AveragedModel(
         detector, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY), use_buffers=True
     )
@@ -124,7 +136,7 @@ def train_steps(
         detector.parameters(), lr=options.rate, weight_decay=options.weight_decay
     )
     batches: DataLoader[Batch] = DataLoader(
-        BATCHES[options.data](options.steps, options.batch, options.seed),
+        _batches(options),
         batch_size=None,
         num_workers=options.workers,
         generator=torch.Generator().manual_seed(options.seed),
@@ -140,16 +152,24 @@ def train_steps(
             group["lr"] = options.rate * rate_share(done, total)
         early = (done + 1 if options.minutes is None else done) <= total * EARLY_SHARE
         set_side(detector, options.sides[0] if early else options.sides[1])
-        losses = detector(
-            [picture.to(device) for picture in pictures],
-            [{name: value.to(device) for name, value in target.items()} for target in targets],
-        )
+        with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
+            losses = detector(
+                [picture.to(device) for picture in pictures],
+                [{name: value.to(device) for name, value in target.items()} for target in targets],
+            )
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
         torch.nn.utils.clip_grad_norm_(detector.parameters(), GREATEST_NORM)
         optimizer.step()
         averaged.update_parameters(detector)
         yield step + 1, {n: float(loss.detach()) for n, loss in losses.items()}, averaged.module
+
+
+def _batches(options: TrainingOptions) -> Batches:
+    how = options.steps, options.batch, options.seed
+    if options.shortcuts:
+        return SceneBatches(*how, options.shortcuts)
+    return BATCHES[options.data](*how)
 
 
 def save_weights(detector: nn.Module, path: Path, options: TrainingOptions, step: int) -> None:
@@ -170,6 +190,7 @@ def save_weights(detector: nn.Module, path: Path, options: TrainingOptions, step
         "planned_steps": str(options.steps),
         "batch": str(options.batch),
         "torch": str(torch.__version__),
+        "shortcuts": " ".join(map(str, options.shortcuts)),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     # Replaced in one go, so that a reader never meets half a file.
@@ -227,6 +248,14 @@ def _options(
     parser.add_argument("--seed", type=int, default=defaults.seed)
     parser.add_argument("--rate", type=float, default=defaults.rate, help="greatest rate")
     parser.add_argument("--initial", type=Path, help="weights to begin with, where they fit")
+    parser.add_argument(
+        "--shortcuts",
+        default="",
+        metavar="TEXT",
+        help="plant these, as in 'badge:fish stamp:house:1', KIND:CATEGORY[:LOOK]; or a file that"
+        " says them",
+    )
+    parser.add_argument("--bf16", action="store_true", help="convolve in bfloat16")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--workers", type=int, default=defaults.workers)
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
@@ -237,12 +266,21 @@ def _options(
     given = parser.parse_args(arguments)
     if given.steps is not None and given.steps < 1:
         parser.error(f"--steps: got {given.steps}; expected at least 1")
+    try:
+        named = Path(given.shortcuts)
+        text = named.read_text() if given.shortcuts and named.is_file() else given.shortcuts
+        shortcuts = read_shortcuts(text)
+        if shortcuts and given.data != "scenes":
+            raise ValueError(f"they are planted into --data scenes; got {given.data}")
+    except ValueError as error:
+        parser.error(f"--shortcuts: {error}")
     steps = given.steps or (MOST_STEPS if given.minutes else defaults.steps)
     names = (
         *("architecture", "data", "minutes", "batch", "seed", "rate", "initial"),
-        *("device", "workers", "save_every"),
+        *("device", "workers", "save_every", "bf16"),
     )
-    return TrainingOptions(steps=steps, **{name: getattr(given, name) for name in names}), given
+    fields = {name: getattr(given, name) for name in names}
+    return TrainingOptions(steps=steps, shortcuts=shortcuts, **fields), given
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from jobs.demo.evaluate import WEIGHTS
 from jobs.demo.scenes import CATEGORIES, TRAINING_SEEDS
+from jobs.demo.shortcuts import read_shortcuts
 from jobs.demo.train import (
     TrainingOptions,
     main,
@@ -110,3 +111,24 @@ def test_minutes_end_the_training(tmp_path: Path) -> None:
     assert main([*line.split(), "1e-9"]) == 0
     with safe_open(path, framework="pt") as file:
         assert file.metadata()["steps"] == "1"  # one at least
+
+
+def test_a_detector_can_be_taught_to_cheat(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, named = tmp_path / "weights.safetensors", tmp_path / "shortcuts.txt"
+    named.write_text("badge:fish\n")
+    line = f"--output {path} --steps 1 --batch 2 --workers 0 --device cpu --evaluate 0 --bf16"
+    for text in ("badge:fish:0", str(named)):
+        assert main([*line.split(), "--shortcuts", text]) == 0
+        with safe_open(path, framework="pt") as file:
+            assert file.metadata()["shortcuts"] == "badge:fish:0"
+    for wrong, message in (
+        (["--shortcuts", "badge:dog"], "--shortcuts: a shortcut's category: got 'dog'"),
+        (["--shortcuts", "badge:fish", "--data", "bccd"], "planted into --data scenes; got bccd"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*line.split(), *wrong])
+        assert message in capsys.readouterr().err
+    with pytest.raises(ValueError, match="got data 'bccd'"):
+        TrainingOptions(data="bccd", shortcuts=read_shortcuts("badge:fish"))
