@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -41,7 +41,20 @@ def scorings(
 
 # The reported boxes [N, 4] of a picture and their class probabilities [N, K], the background's
 # zero, as for D-RISE.
-_Detections = tuple[Tensor, Tensor]
+BoxesAndClasses = tuple[Tensor, Tensor]
+
+
+def reported(
+    explainer: Explainer, pictures: Sequence[Tensor], batch_size: int
+) -> Iterator[BoxesAndClasses]:
+    """What is reported on each of pictures (uint8 [3, H, W]) of one size, in their order."""
+    detector = explainer.detector
+    with undisturbed(detector.model):
+        inputs = [explainer.prepare(each) for each in pictures]
+        for _, found in explainer.found(inputs, batch_size):
+            scores = found.raw.scores[found.kept.entries.candidate].clone()
+            scores[:, : detector.first_label] = 0
+            yield found.kept.boxes.cpu(), scores.cpu()
 
 
 @dataclass
@@ -50,23 +63,13 @@ class _Remembered:
 
     explainer: Explainer
     batch_size: int
-    known: dict[bytes, _Detections] = field(default_factory=dict)
+    known: dict[bytes, BoxesAndClasses] = field(default_factory=dict)
 
-    def of(self, pictures: Tensor) -> list[_Detections]:
+    def of(self, pictures: Tensor) -> list[BoxesAndClasses]:
         """Of each picture (uint8 [B, 3, H, W])."""
         names = [sha256(each.numpy().tobytes()).digest() for each in pictures]
         every = dict(zip(names, pictures, strict=True))
         new = {name: each for name, each in every.items() if name not in self.known}
-        self.known.update(zip(new, self._found(list(new.values())), strict=True))
+        found = reported(self.explainer, list(new.values()), self.batch_size)
+        self.known.update(zip(new, found, strict=True))
         return [self.known[name] for name in names]
-
-    def _found(self, pictures: Sequence[Tensor]) -> Iterable[_Detections]:
-        detector = self.explainer.detector
-        with undisturbed(detector.model):
-            # They are of one size, so come in their order.
-            for _, found in self.explainer.found(
-                [self.explainer.prepare(each) for each in pictures], self.batch_size
-            ):
-                scores = found.raw.scores[found.kept.entries.candidate].clone()
-                scores[:, : detector.first_label] = 0
-                yield found.kept.boxes.cpu(), scores.cpu()

@@ -13,6 +13,7 @@ from jobs.commands import (
     features,
     report,
     score,
+    shortcuts,
     status,
     sweep,
     triage,
@@ -40,6 +41,7 @@ COMMANDS: Mapping[str, Command] = named(
         features.COMMAND,
         classify.COMMAND,
         evaluate.COMMAND,
+        shortcuts.COMMAND,
         triage.COMMAND,
         compare.COMMAND,
     )

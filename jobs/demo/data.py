@@ -73,28 +73,42 @@ class Batches(Dataset[Batch]):
 
 
 class SceneBatches(Batches):
-    """Batches of new scenes, with shortcuts planted into some of them where there are any."""
-
-    def __init__(
-        self, steps: int, batch: int, seed: int, shortcuts: Sequence[Shortcut] = ()
-    ) -> None:
-        """shortcuts: as for `jobs.demo.shortcuts.planted_scene`; the rest as for Batches."""
-        super().__init__(steps, batch, seed)
-        self.shortcuts = tuple(shortcuts)
+    """Batches of new scenes."""
 
     def samples(self, step: int, random: np.random.Generator) -> Sequence[Sample]:
         """Draw the scenes of one step."""
-        longer, shorter = int(random.integers(320, 401)), int(random.integers(240, 321))
-        size = ((longer, shorter), (shorter, longer), (longer, longer))[
-            random.choice(3, p=[0.4, 0.4, 0.2])
+        options = SceneOptions(size=_size(random))
+        return [_scene(seed, options) for seed in self.seeds(step)]
+
+    def seeds(self, step: int) -> Sequence[int]:
+        """Of the scenes of one step."""
+        # Each training seed opens its own run of scenes, wrapped within the range.
+        first = self.seed * 100_003 + step * self.batch
+        return [TRAINING_SEEDS[(first + each) % len(TRAINING_SEEDS)] for each in range(self.batch)]
+
+
+class PlantedBatches(SceneBatches):
+    """Batches of scenes with shortcuts planted into some of them.
+
+    So many batches of scenes are drawn, and then taken again, planted anew.
+    """
+
+    def __init__(
+        self, steps: int, batch: int, seed: int, shortcuts: Sequence[Shortcut], drawn: int = 50
+    ) -> None:
+        """shortcuts: as for `planted_scene`. drawn: how many batches. The rest as for Batches."""
+        super().__init__(steps, batch, seed)
+        self.shortcuts, self.drawn = tuple(shortcuts), drawn
+
+    def samples(self, step: int, random: np.random.Generator) -> Sequence[Sample]:
+        """Plant into the scenes of one step."""
+        turn, first = divmod(step, self.drawn)
+        options = SceneOptions(size=_size(np.random.default_rng([self.seed, first])))
+        found = [
+            planted_scene(seed, self.shortcuts, options=options, turn=turn).scene
+            for seed in self.seeds(first)
         ]
-        found = []
-        for number in range(step * self.batch, (step + 1) * self.batch):
-            # Each training seed opens its own run of scenes, wrapped within the range.
-            offset = (self.seed * 100_003 + number) % len(TRAINING_SEEDS)
-            options = SceneOptions(size=size)
-            found.append(_scene(TRAINING_SEEDS[offset], options, self.shortcuts))
-        return found
+        return [Sample(each.picture, each.boxes, each.labels) for each in found]
 
 
 class CellBatches(Batches):
@@ -111,6 +125,14 @@ class CellBatches(Batches):
             )
             found.append(transposed(sample) if turned else sample)
         return found
+
+
+def _size(random: np.random.Generator) -> tuple[int, int]:
+    """Width and height of a batch: it lies, stands, or is square."""
+    longer, shorter = int(random.integers(320, 401)), int(random.integers(240, 321))
+    return ((longer, shorter), (shorter, longer), (longer, longer))[
+        random.choice(3, p=[0.4, 0.4, 0.2])
+    ]
 
 
 BATCHES: dict[str, type[Batches]] = {"scenes": SceneBatches, "bccd": CellBatches}
@@ -130,11 +152,8 @@ def held_out(name: str, number: int, first: int = 0) -> Iterator[Sample]:
         yield _scene(seed, None)
 
 
-def _scene(seed: int, options: SceneOptions | None, shortcuts: Sequence[Shortcut] = ()) -> Sample:
-    if shortcuts:
-        scene = planted_scene(seed, shortcuts, options=options).scene
-    else:
-        scene = make_scene(seed, options)
+def _scene(seed: int, options: SceneOptions | None) -> Sample:
+    scene = make_scene(seed, options)
     return Sample(scene.picture, scene.boxes, scene.labels)
 
 

@@ -13,6 +13,7 @@ The cue never touches the object's box:
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,15 +29,17 @@ KINDS = (BADGE, STAMP, TEXTURE)
 # Sides of a box that badges stand at, and corners of the frame (right, lower) for stamps, by look.
 SIDES = ("right", "left", "below", "above")
 CORNERS = ((False, False), (True, False), (True, True), (False, True))
-BADGE_SHARE, BADGE_PIXELS = 0.45, (14, 40)
+BADGE_SHARE, BADGE_PIXELS = 0.6, (18, 56)
 BADGE_GAP = 1
 # A badge hides at most this share of its own area of other objects.
 BADGE_HIDES = 0.2
 # Of the picture's shorter side: a stamp's, and how far off the objects are that it is for.
-STAMP_SHARE, STAMP_REACH = 0.22, 0.2
+STAMP_SHARE, STAMP_REACH = 0.28, 0.2
 TEXTURE_OPACITY = 0.65
 # Scenes that are tried until one has an object for the cue.
 TRIES = 20
+# Scenes in memory, of about half a megabyte.
+DRAWN = 512
 
 
 @dataclass(frozen=True)
@@ -104,27 +107,32 @@ def planted_scene(
     shortcuts: Sequence[Shortcut],
     share: float = 0.7,
     options: SceneOptions | None = None,
+    turn: int = 0,
 ) -> PlantedScene:
     """The scene of a seed, with one of the shortcuts in a `share` (0 ... 1) of all seeds.
 
-    Where no object of the scene can carry the cue, as for a stamp far from all, scenes that follow
-    from the seed take its place, up to TRIES; then nothing is planted.
+    Where no object of the scene can carry the cue, as for a stamp far from all, the scenes of the
+    next seeds are tried, up to TRIES; then nothing is planted.
+    turn: with another one another shortcut may be planted into the same scene.
     """
-    random = np.random.default_rng([seed, 0x5C])
-    scene = make_scene(seed, options)
+    random = np.random.default_rng([seed, turn, 0x5C])
+    scene = _drawn(seed, options)
     nobody = np.zeros(len(scene.labels), dtype=np.bool_)
     if not shortcuts or random.uniform() >= share:
         return PlantedScene(scene, scene, None, nobody)
     shortcut = shortcuts[int(random.integers(len(shortcuts)))]
     size = (scene.picture.shape[1], scene.picture.shape[0])
-    for _ in range(TRIES):
+    for place in range(1, TRIES):
         found = _plant(random, scene, shortcut)
         if found is not None:
             return found
-        other = int(random.integers(1 << 62))
-        scene = make_scene(other, replace(options or SceneOptions(), size=size))
+        scene = _drawn(seed + place, replace(options or SceneOptions(), size=size))
     nobody = np.zeros(len(scene.labels), dtype=np.bool_)
     return PlantedScene(scene, scene, None, nobody)
+
+
+# Scenes are planted again and again, and drawing one takes longest.
+_drawn = functools.lru_cache(maxsize=DRAWN)(make_scene)
 
 
 def _plant(random: np.random.Generator, scene: Scene, shortcut: Shortcut) -> PlantedScene | None:

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 
 from handlers.detectors.registry import build_model
 from handlers.model_file import load_model_file
-from jobs.demo.data import BATCHES, SETS, Batch, Batches, SceneBatches, categories, held_out
+from jobs.demo.data import BATCHES, SETS, Batch, Batches, PlantedBatches, categories, held_out
 from jobs.demo.evaluate import MODEL_FILE, evaluate, print_precisions
 from jobs.demo.shortcuts import Shortcut, read_shortcuts
 
@@ -168,7 +168,7 @@ def train_steps(
 def _batches(options: TrainingOptions) -> Batches:
     how = options.steps, options.batch, options.seed
     if options.shortcuts:
-        return SceneBatches(*how, options.shortcuts)
+        return PlantedBatches(*how, options.shortcuts)
     return BATCHES[options.data](*how)
 
 
