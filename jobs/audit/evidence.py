@@ -151,7 +151,8 @@ def _alone(each: Explanation, key: str, picture: Tensor, donors: Donors) -> list
     around = [torch.full_like(picture, GREY)]
     lent = donors.background(key, each.index)
     if lent is not None:
-        around.append(resized(lent, height, width))
+        # Turned round, since what all pictures have at one spot is what may be looked for.
+        around.append(resized(lent, height, width).flip(1, 2))
     return [torch.where(own, picture, ground) for ground in around]
 
 
