@@ -23,6 +23,7 @@ CAT, DOG, BIRD = (34.0, 32.0, 54.0, 52.0), (86.0, 34.0, 102.0, 50.0), (86.0, 64.
 BOXES = (CAT, DOG, BIRD)
 SCORES = (0.9, 0.8, 0.7)
 WHITE, GROUND, DARK = 250, 60, 20
+COLOURS = (110, 150, 190)  # of the cat, the dog and the bird
 
 # What a picture says of the cat: 0 ... 1.
 Rule = Callable[[Tensor], float]
@@ -35,11 +36,24 @@ class Stub:
 
 
 def picture(*white: tuple[int, int, int, int], ground: int = GROUND) -> Tensor:
-    """uint8 [3, HEIGHT, WIDTH]: white in rectangles x1, y1, x2, y2."""
+    """uint8 [3, HEIGHT, WIDTH]: the three, and white in rectangles x1, y1, x2, y2."""
     found = torch.full((3, HEIGHT, WIDTH), ground, dtype=torch.uint8)
+    for (x1, y1, x2, y2), colour in zip(BOXES, COLOURS, strict=True):
+        found[:, int(y1) : int(y2), int(x1) : int(x2)] = colour
     for x1, y1, x2, y2 in white:
         found[:, y1:y2, x1:x2] = WHITE
     return found
+
+
+def itself(index: int) -> Rule:
+    """The share of one's own box that has its own colour."""
+    x1, y1, x2, y2 = (round(edge) for edge in BOXES[index])
+
+    def share(pixels: Tensor) -> float:
+        gap = (pixels[0, y1:y2, x1:x2].float() - COLOURS[index]).abs()
+        return float((gap < 10).float().mean())
+
+    return share
 
 
 def white_at(x1: int, y1: int, x2: int, y2: int) -> Rule:
@@ -76,7 +90,8 @@ def donors() -> Donors:
 
 class RuleDetector:
     """Stands for `jobs.measure.reported`: the cat's class has the rule's share of its score, the
-    rest of which goes to the bird; the others never change. looked: pictures so far."""
+    rest of which goes to the bird; the others are known by themselves.
+    looked: pictures so far."""
 
     def __init__(self, rule: Rule) -> None:
         self.rule, self.looked = rule, 0
@@ -89,5 +104,6 @@ class RuleDetector:
             share = self.rule(each)
             classes = torch.zeros(3, len(CATEGORIES))
             classes[0, 1], classes[0, 3] = SCORES[0] * share, SCORES[0] * (1 - share)
-            classes[1, 2], classes[2, 3] = SCORES[1], SCORES[2]
+            for row in (1, 2):
+                classes[row, row + 1] = SCORES[row] * itself(row)(each)
             yield torch.tensor(BOXES), classes

@@ -23,7 +23,6 @@ from jobs.tables import read_rows
 from tests.conftest import scene_picture
 from tests.jobs.audit.rule_detector import (
     CAT,
-    DOG,
     RuleDetector,
     Stub,
     detections,
@@ -37,10 +36,9 @@ STAMP = (0, 0, 12, 12)
 def written(folder: Path, number: int, stamped: int) -> ShortcutsOptions:
     """So many pictures of a cat, of which the first are stamped."""
     folder.joinpath("in").mkdir()
-    cat, dog = (tuple(int(edge) for edge in box) for box in (CAT, DOG))
     for place in range(number):
-        whites = [cat, dog, STAMP] if place < stamped else [cat, dog]
-        pixels = picture(*cast("Any", whites), ground=40 + place)
+        whites = [STAMP] if place < stamped else []
+        pixels = picture(*whites, ground=40 + place)
         to_image(pixels).save(folder / f"in/{place:02}.png")
     return ShortcutsOptions("a.mar", (str(folder / "in"),), str(folder / "out"), examples=2)
 
