@@ -18,14 +18,20 @@ NAME = "shortcuts"
 # kept_...: the share of the score that is left without a region; none where it was not asked.
 COLUMNS = pa.schema(
     [
-        *(pa.field("key", pa.string()), pa.field("index", pa.int32())),
-        *(pa.field(name, pa.float32()) for name in ("x1", "y1", "x2", "y2")),
-        *(pa.field("category", pa.string()), pa.field("score", pa.float32())),
-        *(pa.field(name, pa.int32()) for name in ("width", "height")),
-        *(pa.field(name, pa.float32()) for name in ("kept_alone", "kept_exchanged")),
-        *(pa.field(place.column, pa.float32()) for place in REGIONS),
-        *(pa.field("neighbour", pa.int32()), pa.field("place", pa.string())),
-        *(pa.field("instead", pa.string()), pa.field("cluster", pa.string())),
+        pa.field(name, kind)
+        for kind, names in (
+            (pa.string(), ("key",)),
+            (pa.int32(), ("index",)),
+            (pa.float32(), ("x1", "y1", "x2", "y2")),
+            (pa.string(), ("category",)),
+            (pa.float32(), ("score",)),
+            (pa.int32(), ("width", "height")),
+            (pa.float32(), ("kept_alone", "kept_exchanged")),
+            (pa.float32(), tuple(place.column for place in REGIONS)),
+            (pa.int32(), ("neighbour",)),
+            (pa.string(), ("place", "instead", "cluster")),
+        )
+        for name in names
     ]
 )
 TEXT = (

@@ -101,7 +101,7 @@ def without(picture: Tensor, hidden: Mask, place: Place) -> Tensor:
 
 def _hidden(each: Evidence, place: Place, boxes: Sequence[Explanation]) -> Mask:
     edges = [box.box for box in boxes]
-    if place.kind == NEIGHBOUR:
+    if place.kind == NEIGHBOUR and each.neighbour is not None:
         number = [box.index for box in boxes].index(each.neighbour)
         return neighbour_region(number, edges, each.height, each.width)
     return region(place, each.box, edges, each.height, each.width)

@@ -17,7 +17,7 @@ from jobs.audit.proportions import binomial_tail, holm, wilson
 
 # Of the pictures that hold a category the share in which a detection of an honest detector may
 # depend on one place. Those measured in docs/shortcuts.md stay below.
-HONEST_LEVEL = 0.02
+HONEST_LEVEL = 0.01
 # The corrected p-value below which a category is flagged.
 SIGNIFICANT = 0.01
 # The least share of a category's detections: fewer may be true, and are not worth a flag.

@@ -138,7 +138,7 @@ def test_what_is_lent() -> None:
 def test_looks_tell_marks_apart_and_not_the_ground() -> None:
     region = torch.zeros(90, 120, dtype=torch.bool)
     region[0:30, 0:40] = True
-    marks = []
+    marks: list[tuple[float, ...]] = []
     for colour in ((250, 0, 0), (250, 0, 0), (0, 250, 0)):
         pixels = picture(ground=60 if len(marks) else 90)
         pixels[:, 2:12, 2:12] = torch.tensor(colour, dtype=torch.uint8)[:, None, None]

@@ -19,6 +19,7 @@ from jobs.__main__ import parse
 from jobs.audit import evidence, find_shortcuts, shortcut_sheets
 from jobs.audit.findings import read_part
 from jobs.audit.shortcuts_options import ShortcutsOptions
+from jobs.measure import with_map
 from jobs.tables import read_rows
 from tests.conftest import scene_picture
 from tests.jobs.audit.rule_detector import (
@@ -55,7 +56,7 @@ def stamped(monkeypatch: pytest.MonkeyPatch) -> type[Stub]:
         def make(pixels: torch.Tensor, own: Any) -> Any:
             heat = torch.zeros(pixels.shape[1:])
             heat[:12, :12] = 1
-            return [shortcut_sheets.with_map(pixels, each, heat) for each in own]
+            return [with_map(pixels, each, heat) for each in own]
 
         return make
 
