@@ -25,9 +25,9 @@ from jobs.audit.shortcuts import Pair, pairs
 from jobs.audit.shortcuts_options import ShortcutsOptions
 from jobs.errors import DONE, DONE_WITH_FAILURES
 from jobs.inputs.listing import Listing, list_input
-from jobs.measure import MeasureOptions, chosen_boxes
 from jobs.names import printable
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
+from jobs.subjects import MeasureOptions, chosen_boxes
 from jobs.tables import parquet_bytes
 from jobs.worker.pictures import Failure, Picture, Pools, load_ahead
 from jobs.worker.shard import check_whose
@@ -156,7 +156,7 @@ def _found(
             failures.append(each)
             continue
         try:
-            boxes = chosen_boxes(explainer, each.pixels, how)
+            boxes = [*chosen_boxes(explainer, each.pixels, how).boxes]
         except Exception as error:  # as above
             check_whose(error)
             failures.append(Failure.of(each.key, "explain", error))

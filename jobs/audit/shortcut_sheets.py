@@ -21,8 +21,9 @@ from jobs.audit.places import NEIGHBOUR, SURROUNDINGS, Evidence, Place
 from jobs.audit.regions import Mask
 from jobs.audit.shortcut_report import reason
 from jobs.audit.shortcuts import Pair, ascribed
-from jobs.measure import MeasureOptions, chosen_boxes, explained, with_map
+from jobs.measure import explained, with_map
 from jobs.names import file_name
+from jobs.subjects import MeasureOptions, chosen_boxes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,7 +78,7 @@ def _example(
     explainer: Explainer, picture: Tensor, each: Evidence, place: Place, how: SheetOptions
 ) -> Block:
     every = MeasureOptions(score_threshold=how.score_threshold, per_picture=sys.maxsize)
-    boxes = chosen_boxes(explainer, picture, every)
+    boxes = chosen_boxes(explainer, picture, every).boxes
     own = [box for box in boxes if box.index == each.index]
     hidden = _hidden(each, place, boxes)
     gone = without(picture, hidden, place)

@@ -29,7 +29,7 @@ from jobs.audit.findings import read_part
 from jobs.audit.places import BESIDE, SPOT, SURROUNDINGS, Place
 from jobs.audit.shortcut_report import NAME
 from jobs.audit.shortcuts_options import ShortcutsOptions
-from jobs.demo.evaluate import WEIGHTS, load_detector, overlaps
+from jobs.demo.evaluate import WEIGHTS, load_detector
 from jobs.demo.scenes import HELD_OUT_SEEDS
 from jobs.demo.shortcuts import (
     BADGE,
@@ -42,8 +42,9 @@ from jobs.demo.shortcuts import (
     read_shortcuts,
 )
 from jobs.demo.train import main as train
-from jobs.measure import reported
+from jobs.scoring.matching import overlaps
 from jobs.tables import read_rows
+from jobs.tracking import reported
 from tests.benchmarks.machine import machine
 
 RECIPE = ("--steps", "240", "--rate", "1.5e-3", "--bf16", "--workers", "0", "--threads", "1")
@@ -106,7 +107,7 @@ def learned(explainer: Explainer, shortcut: Shortcut, scenes: int) -> dict[str, 
             for box in planted.scene.boxes[asked]:
                 if not len(boxes):
                     continue
-                there = overlaps(box, boxes.numpy()) > 0.5
+                there = overlaps(box[None], boxes.numpy())[0] > 0.5
                 hits[place] += bool((classes[:, shortcut.label].numpy()[there] > 0.5).any())
     return {"objects": objects, "with the cue": hits[0], "without": hits[1]}
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from handlers.images import Geometry
 from handlers.schema import Explanation
 from jobs.audit.evidence import Donors
-from jobs.measure import BoxesAndClasses
+from jobs.tracking import BoxesAndClasses
 
 CATEGORIES = ("background", "cat", "dog", "bird")
 HEIGHT, WIDTH = 90, 120
