@@ -53,7 +53,7 @@ def settings(
     Raises UsageError, which names each place, what was expected and, unless it looks like a
     secret, what came.
     """
-    file = {} if config is None else _read(config)
+    file = {} if config is None else read_yaml(config)
 
     class Base(BaseSettings):
         model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, extra="forbid")
@@ -192,7 +192,7 @@ def _place(name: str, flags: Mapping[str, Any], config: str | None) -> str:
     return f"{shortened(str(config))}: {shortened(name)}"
 
 
-def _read(path: str) -> dict[str, Any]:
+def read_yaml(path: str) -> dict[str, Any]:
     """The file's keys and values."""
     name = shortened(path)
     if "://" in path:

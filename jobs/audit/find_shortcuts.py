@@ -75,7 +75,8 @@ def find_shortcuts(options: ShortcutsOptions, explainer: Explainer) -> int:
         def picture(key: str) -> Tensor:
             return decode_picture(listing.store.read(keys[key]))
 
-        for name, image in sheets(explainer, picture, found, told, how):
+        drawn = sheets(explainer, picture, found, told, how) if options.examples else ()
+        for name, image in drawn:
             output.write(f"{FOLDER}{name}.jpg", encode_jpeg(image))
         write_part(output, part)
     _tell(told, found)

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Iterable, Mapping
 
 from jobs.commands import (
+    audit,
     classify,
     compare,
     evaluate,
@@ -44,6 +45,7 @@ COMMANDS: Mapping[str, Command] = named(
         shortcuts.COMMAND,
         triage.COMMAND,
         compare.COMMAND,
+        audit.COMMAND,
     )
 )
 

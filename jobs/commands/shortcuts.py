@@ -17,7 +17,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         ("score-threshold", argument_types.share, "ask detections scoring more than this, 0 to 1"),
         ("per-picture", argument_types.count, "at most so many of a picture, drawn at random"),
         ("pictures", argument_types.count, "look at so many pictures, drawn at random"),
-        ("examples", argument_types.count, "draw so many of what is flagged"),
+        ("examples", _examples, "draw so many of what is flagged; 0 keeps pictures private"),
         ("batch-size", argument_types.count, "pictures in one pass of the detector"),
         ("seed", argument_types.seed, "of what is drawn at random"),
     ):
@@ -33,6 +33,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         default = getattr(ShortcutsOptions, name)
         parser.add_argument(f"--{name}", default=default, help=f"{text} (default %(default)s)")
     add_machine(parser)
+
+
+def _examples(text: str) -> int:
+    return argument_types.whole(text, 0)
 
 
 def _finish(parser: argparse.ArgumentParser, values: dict[str, Any]) -> ShortcutsOptions:

@@ -1,0 +1,191 @@
+"""A whole audit from one file: explain, evaluate, compare, report; then whether all is well."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, date, datetime, timedelta
+
+from archives.errors import MissedError
+from archives.names import looks_like_reference, read_reference
+from archives.registry.audit_report import AuditedArchive, AuditReport, Threshold
+from archives.stores.opening import open_store
+from archives.stores.store import Store
+from jobs import record
+from jobs.audit.findings import read_part
+from jobs.audit.hook import check_hook, tell
+from jobs.audit.options import AuditOptions
+from jobs.audit.plan import DATE, STEPS, Plan, Run, check, command_of, dated, read_plan
+from jobs.audit.retention import days_runs, remove_old
+from jobs.errors import DONE, DONE_WITH_FAILURES
+from jobs.progress import counted
+from jobs.thresholds import REPORT, parsed
+
+# Runs before this one whose figures are plotted, at most.
+MOST_EARLIER = 30
+GOOD = (DONE, DONE_WITH_FAILURES)
+FAILED_STEPS = "failed steps"
+# The parts of steps whose names differ.
+PARTS = {"evaluate": "evaluation", "compare": "changes"}
+Main = Callable[[Sequence[str]], int]
+
+
+@dataclass
+class Outcome:
+    """What became of the steps: the exit code of each that was done."""
+
+    codes: dict[str, int] = field(default_factory=dict)
+
+    def failed(self) -> list[str]:
+        """Steps that did not do what they were for; a missed threshold is no failure."""
+        return [
+            step for step, code in self.codes.items() if code not in (*GOOD, MissedError.exit_code)
+        ]
+
+
+def audit(options: AuditOptions, main: Main | None = None) -> int:
+    """Does it; returns the exit code.
+
+    main: runs a command line, `jobs.__main__.main` unless a test has another. Raises UsageError for
+    a plan that makes no sense, before anything is done.
+    """
+    plan = read_plan(options.config)
+    today = date.fromisoformat(options.date) if options.date else datetime.now(UTC).date()
+    run = _run_of(plan, today)
+    check(run)
+    if plan.hook is not None:
+        check_hook(plan.hook)
+    thresholds = [parsed(each) for each in plan.thresholds]
+    if options.dry_run:
+        for step in STEPS:
+            line = command_of(step, run)
+            if line is not None:
+                print(f"python -m jobs {shlex.join(line)}")
+        return DONE
+    main = main or _main()
+    outcome = Outcome()
+    code = outcome.codes["explain"] = _step("explain", run, main)
+    if code not in GOOD:
+        _tell(plan, b"", f"explain ended with {code}")
+        return code
+    run = _settled(run)
+    for step in STEPS[1:-1]:
+        if command_of(step, run) is not None:
+            outcome.codes[step] = _step(step, run, main)
+            if outcome.codes[step] >= 128:  # interrupted, or killed
+                return outcome.codes[step]
+    output = open_store(run.output)
+    report = _report(output, outcome, thresholds)
+    text = report.model_dump_json(indent=1, exclude_none=True).encode() + b"\n"
+    output.write(REPORT, text)
+    outcome.codes["report"] = _step("report", run, main)
+    code = _said(output, report, outcome)
+    if code not in GOOD:
+        _tell(plan, text, "")
+    elif plan.keep is not None:
+        _clean(plan, today, plan.keep)
+    return code
+
+
+def _main() -> Main:
+    from jobs.__main__ import main  # which knows the command that this is of
+
+    return main
+
+
+def _run_of(plan: Plan, today: date) -> Run:
+    """The run of a day, with those before it."""
+    if DATE not in plan.output:
+        return Run(plan, plan.output)
+    before = days_runs(plan.output, today)
+    places = tuple(each.place for each in before)
+    return Run(
+        plan, dated(plan.output, today), places[-1] if places else None, places[-MOST_EARLIER:]
+    )
+
+
+def _settled(run: Run) -> Run:
+    """With the version that was explained in the place of an alias, which may move meanwhile."""
+    if not looks_like_reference(run.plan.archive) or os.path.lexists(run.plan.archive):
+        return run
+    reference = read_reference(run.plan.archive)
+    found = record.read_record(open_store(run.output))
+    assert found is not None  # explain has done it
+    archive = f"{reference.name}@{found['archive']['version']}"
+    return replace(run, plan=run.plan.model_copy(update={"archive": archive}))
+
+
+def _step(step: str, run: Run, main: Main) -> int:
+    line = command_of(step, run)
+    assert line is not None
+    print(f"\n{step}:", flush=True)
+    return main(line)
+
+
+def _report(output: Store, outcome: Outcome, thresholds: Sequence[Threshold]) -> AuditReport:
+    """All that was measured, held against the thresholds."""
+    found = record.read_record(output)
+    assert found is not None  # explain has done it
+    counts = found["counts"]
+    figures = {
+        "pictures": float(counts["pictures"]),
+        "boxes": float(counts["detections"]),
+        "failed pictures": float(counts["failures"]),
+        FAILED_STEPS: float(len(outcome.failed())),
+    }
+    for step in outcome.codes.keys() - outcome.failed():  # what is there of these is an older one's
+        part = read_part(output, PARTS.get(step, step))
+        for figure, value in (part.figures if part else {}).items():
+            if figure in figures:
+                raise ValueError(f"two parts of the audit have a figure {figure!r}")
+            figures[figure] = value
+    archive = found["archive"]
+    unjudged = AuditReport(
+        archive=AuditedArchive(**{name: archive[name] for name in ("name", "version", "digest")}),
+        created=datetime.now(UTC),
+        figures=figures,
+        thresholds=(Threshold.model_validate({"figure": FAILED_STEPS, "at_most": 0}), *thresholds),
+        passed=True,
+        notes=f"failed steps: {', '.join(outcome.failed())}" if outcome.failed() else "",
+        links={"report": f"{output.uri}/report/index.html"},
+    )
+    return unjudged.model_copy(update={"passed": not unjudged.misses()})
+
+
+def _said(output: Store, report: AuditReport, outcome: Outcome) -> int:
+    """Prints whether all is well; returns the exit code."""
+    print()
+    for each in report.misses():
+        print(f"jobs: threshold missed: {each}", file=sys.stderr, flush=True)
+    failed = [f"{step} ({outcome.codes[step]})" for step in outcome.failed()]
+    if failed:
+        print(f"jobs: steps that failed: {', '.join(failed)}", file=sys.stderr, flush=True)
+    print(f"{'passed' if report.passed and not failed else 'MISSED'}: {output.uri}/{REPORT}")
+    print(f"look at {output.uri}/report/index.html")
+    if failed or not report.passed:
+        return MissedError.exit_code
+    return outcome.codes["explain"]
+
+
+def _tell(plan: Plan, report: bytes, instead: str) -> None:
+    """Calls the hook; a hook that fails is said, and changes nothing."""
+    if plan.hook is None:
+        return
+    problem = tell(plan.hook, report or json.dumps({"passed": False, "notes": instead}).encode())
+    print(f"jobs: {problem or 'the hook was told'}", file=sys.stderr, flush=True)
+
+
+def _clean(plan: Plan, today: date, keep: int) -> None:
+    """Removes runs that are older than is kept."""
+    number = 0
+    for run, problem in remove_old(plan.output, today, keep):
+        if problem:
+            print(f"jobs: {run.place} is left: {problem}", file=sys.stderr, flush=True)
+        number += not problem
+    if number:
+        last = today - timedelta(days=keep)
+        print(f"{counted(number, 'run')} before {last.isoformat()} removed")

@@ -1,0 +1,232 @@
+"""The plan of an audit: one YAML file, read strictly, as the commands that it stands for."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from archives.errors import UsageError, shortened
+from jobs.settings import read_yaml
+
+DATE = "{date}"
+DAYS = re.compile(r"([1-9][0-9]{0,3})d")
+MOST_PROBLEMS = 5
+# What a step's own settings may not be: the plan gives it once, for all steps.
+SHARED = ("archive", "registry", "public_key", "input", "output", "device", "precision", "config")
+
+
+def _several(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _settings(value: Any) -> Any:
+    """Of a step: true for its defaults, false for none of it, or what it is given."""
+    if value is True:
+        return {}
+    return None if value is False else value
+
+
+def _days(value: Any) -> Any:
+    if value is None:
+        return None
+    found = DAYS.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError("expected a number of days, such as 30d")
+    return int(found[1])
+
+
+Several = Annotated[tuple[str, ...], BeforeValidator(_several), Field(strict=False)]
+Settings = Annotated[dict[str, Any] | None, BeforeValidator(_settings)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+
+class Truth(_Strict):
+    """Where ground truth lies, and in what form, as for `jobs evaluate`."""
+
+    place: str
+    format: str = "auto"
+
+
+class Hook(_Strict):
+    """Who is told when an audit fails: one of them.
+
+    url: gets audit.json's text by POST; https, or http on loopback.
+    token_variable: the environment's variable with what is sent as a bearer token.
+    command: a program and its arguments, which gets that text on its standard input.
+    """
+
+    url: str | None = None
+    token_variable: str | None = None
+    command: Annotated[tuple[str, ...], Field(strict=False)] = ()
+
+    @model_validator(mode="after")
+    def _one(self) -> Hook:
+        if (self.url is None) == (not self.command):
+            raise ValueError("expected a url or a command, and not both")
+        if self.token_variable is not None and self.url is None:
+            raise ValueError("token_variable goes with a url")
+        return self
+
+
+class Plan(_Strict):
+    """One audit. README and docs/audit.md say what each field does.
+
+    explain, evaluate, ...: the options of the command of that name, by their names with
+    underscores. output: with "{date}" where each day has its own. keep: days.
+    """
+
+    archive: str
+    input: Several
+    output: str
+    registry: str | None = None
+    public_key: Several = ()
+    device: str | None = None
+    precision: str | None = None
+    pictures: bool = True
+    truth: Truth | None = None
+    explain: Annotated[dict[str, Any], BeforeValidator(_settings)] = Field(default_factory=dict)
+    evaluate: Settings = Field(default_factory=dict)
+    sanity: Settings = None
+    shortcuts: Settings = Field(default_factory=dict)
+    triage: Settings = Field(default_factory=dict)
+    compare: Settings = Field(default_factory=dict)
+    report: Annotated[dict[str, Any], BeforeValidator(_settings)] = Field(default_factory=dict)
+    thresholds: Several = ()
+    hook: Hook | None = None
+    keep: Annotated[int | None, BeforeValidator(_days)] = None
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Plan:
+        if self.keep is not None and DATE not in self.output.rstrip("/").rpartition("/")[2]:
+            raise ValueError(
+                f"keep: output has to end with a folder of each day, such as .../{DATE}"
+            )
+        for step in STEPS:
+            for name in getattr(self, step) or {}:
+                if name in SHARED:
+                    raise ValueError(f"{step}: {name} is given once, at the top")
+        return self
+
+
+# In the order in which they are done.
+STEPS = ("explain", "evaluate", "sanity", "shortcuts", "triage", "compare", "report")
+# Those that take the archive, and those of them that also read pictures.
+WITH_ARCHIVE = ("explain", "evaluate", "sanity", "shortcuts", "triage")
+WITH_INPUT = ("explain", "evaluate", "sanity", "shortcuts")
+WITH_TRUTH = ("evaluate", "triage")
+WITHOUT_PICTURES: Mapping[str, dict[str, Any]] = {
+    "explain": {"pictures": False},
+    "shortcuts": {"examples": 0},
+}
+# Flags that take one value and may be given several times.
+REPEATED = ("public_key", "threshold")
+
+
+@dataclass(frozen=True)
+class Run:
+    """An audit of one day.
+
+    output: its own. before: the run to compare with. earlier: runs for the plots over time, the
+    oldest first.
+    """
+
+    plan: Plan
+    output: str
+    before: str | None = None
+    earlier: tuple[str, ...] = ()
+
+
+def read_plan(path: str) -> Plan:
+    """Raises UsageError, naming each place and what was expected there, for a file that is none."""
+    try:
+        return Plan.model_validate(read_yaml(path))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        problems = [
+            f"{'.'.join(map(str, each['loc']))}: {each['msg'].removeprefix('Value error, ')}"
+            for each in found[:MOST_PROBLEMS]
+        ]
+        text = "; ".join(each.removeprefix(": ") for each in problems)
+        raise UsageError(f"{shortened(path)}: {text}") from error
+
+
+def dated(output: str, day: date) -> str:
+    """The output of a day."""
+    return output.replace(DATE, day.isoformat())
+
+
+def command_of(step: str, run: Run) -> list[str] | None:
+    """The command line of a step, or None where it is not to be done."""
+    plan = run.plan
+    settings = getattr(plan, step)
+    if settings is None:
+        return None
+    settings = dict(settings)
+    line = [step]
+    if step == "compare":
+        before = settings.pop("before", run.before)
+        if before is None:
+            return None
+        return [*line, str(before), run.output, *_flags({"output": run.output, **settings})]
+    if step == "report":
+        shared: dict[str, Any] = {"earlier": list(run.earlier)} if run.earlier else {}
+        return [*line, run.output, *_flags({**shared, **settings})]
+    shared = {
+        "archive": plan.archive,
+        "registry": plan.registry,
+        "public_key": list(plan.public_key),
+        "output": run.output,
+        "device": plan.device,
+        "precision": plan.precision,
+    }
+    shared |= {"input": list(plan.input)} if step in WITH_INPUT else {"run": run.output}
+    if step in WITH_TRUTH and plan.truth is not None:
+        shared |= {"truth": plan.truth.place, "truth_format": plan.truth.format}
+    if not plan.pictures:
+        shared |= WITHOUT_PICTURES.get(step, {})
+    return [*line, *_flags({**shared, **settings})]
+
+
+def _flags(settings: Mapping[str, Any]) -> list[str]:
+    """As a person would type them. What is None or an empty list is not given."""
+    line = []
+    for name, value in settings.items():
+        flag = name.replace("_", "-")
+        if value is None or value == []:
+            continue
+        if isinstance(value, bool):
+            line.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list) and name in REPEATED:
+            line += [part for each in value for part in (f"--{flag}", str(each))]
+        elif isinstance(value, list):
+            line += [f"--{flag}", *map(str, value)]
+        else:
+            line += [f"--{flag}", str(value)]
+    return line
+
+
+def check(run: Run) -> None:
+    """Raises UsageError for a step whose command line is none, before anything is done."""
+    from jobs.__main__ import parse  # which knows the command that this is of
+
+    for step in STEPS:
+        line = command_of(step, run)
+        if line is None:
+            continue
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(said):
+                parse(line)
+        except SystemExit as error:
+            message = said.getvalue().rpartition("error: ")[2].strip()
+            raise UsageError(f"{step}: {message}") from error

@@ -1,0 +1,102 @@
+"""Which days' runs there are, and how old ones go."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date, timedelta
+from itertools import islice
+from pathlib import Path
+
+from archives.errors import ConflictError, MissingObjectError
+from archives.stores.folder import FolderStore
+from archives.stores.opening import open_root, open_store, split_uri
+from archives.stores.store import CONNECTIONS, Store
+from jobs import record
+from jobs.audit.plan import DATE, dated
+from jobs.lease import ALL, Lease
+from jobs.names import RECORD
+
+# How many days back runs are looked for: a bucket cannot list its folders without their contents.
+LONGEST = 400
+AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class DaysRun:
+    """A finished run of a day."""
+
+    day: date
+    place: str
+
+
+def days_runs(output: str, before: date, days: int = LONGEST) -> list[DaysRun]:
+    """The finished runs of the `days` before a day, the oldest first.
+
+    output: with "{date}"; without it there are none.
+    """
+    if DATE not in output:
+        return []
+    root, _ = split_uri(output)
+    store = open_root(root)  # one for all: each client of a bucket takes half a second
+    every = [before - timedelta(days=number) for number in range(days, 0, -1)]
+    with ThreadPoolExecutor(CONNECTIONS, "runs") as pool:
+        found = pool.map(lambda day: _is_finished(store, dated(output, day)), every)
+        return [
+            DaysRun(day, dated(output, day))
+            for day, finished in zip(every, found, strict=True)
+            if finished
+        ]
+
+
+def _is_finished(store: Store, place: str) -> bool:
+    _, path = split_uri(place)
+    try:
+        found = json.loads(store.read(f"{path.rstrip('/')}/{RECORD}"))
+    except (MissingObjectError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("status") == record.DONE
+
+
+def remove_old(output: str, today: date, keep: int) -> Iterator[tuple[DaysRun, str]]:
+    """Removes the runs that are older than `keep` days, each with what is below it; yields each,
+    and why it was left if it was.
+
+    Only what is a finished run of a day that `output` names; one at which somebody is at work is
+    left.
+    """
+    for run in days_runs(output, today - timedelta(days=keep)):
+        store = open_store(run.place)
+        try:
+            with Lease(store, ALL) as lease:
+                _remove(store, lease)
+        except ConflictError as error:
+            yield run, str(error)
+            continue
+        with suppress(MissingObjectError):
+            _empty(store)
+        yield run, ""
+
+
+def _remove(store: Store, lease: Lease) -> None:
+    """All but run.json, and that last: a removal that broke off is found and finished."""
+    kept = (RECORD, lease.key)
+    keys = (each.key for each in store.entries() if each.key not in kept)
+    with ThreadPoolExecutor(CONNECTIONS, "remove") as pool:
+        while some := list(islice(keys, AT_ONCE)):
+            lease.check()
+            list(pool.map(store.delete, some))
+    store.delete(RECORD)
+
+
+def _empty(store: Store) -> None:
+    """Folders that hold nothing any more."""
+    if not isinstance(store, FolderStore):
+        return
+    for folder, _, _ in os.walk(store.root, topdown=False):
+        with suppress(OSError):  # one that somebody has put something into
+            Path(folder).rmdir()

@@ -1,0 +1,181 @@
+"""A whole audit: what is done in which order, and what comes out of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from archives.errors import UsageError
+from archives.stores.opening import open_store
+from jobs.audit.audit import audit
+from jobs.audit.findings import Part, write_part
+from jobs.audit.options import AuditOptions
+
+DIGEST = "ab" * 32
+RUN = {
+    "schema_version": 3,
+    "status": "done",
+    "archive": {"name": "demo", "version": "1.0", "digest": DIGEST, "uri": "a.mar"},
+    "counts": {"pictures": 10, "detections": 40, "failures": 2},
+}
+
+
+@dataclass
+class Steps:
+    """In the place of the commands: they leave what those leave, and end as they are told."""
+
+    codes: dict[str, int] = field(default_factory=dict)
+    done: list[str] = field(default_factory=list)
+    lines: list[list[str]] = field(default_factory=list)
+
+    def __call__(self, line: Sequence[str]) -> int:
+        step = line[0]
+        self.done.append(step)
+        self.lines.append([*line])
+        place = line[line.index("--output") + 1] if "--output" in line else line[1]
+        output = open_store(place)
+        if step == "explain":
+            output.write("run.json", json.dumps(RUN).encode())
+        if step == "evaluate":
+            write_part(output, Part("evaluation", "", "", figures={"default energy": 0.5}))
+        if step == "compare":
+            write_part(output, Part("changes", "", "", figures={"changed": 3}))
+        if step == "report":
+            assert output.find("audit.json")  # the page shows it
+        return self.codes.get(step, 0)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return tmp_path / "audit.yaml"
+
+
+def run(config: Path, steps: Steps, date: str = "2026-03-10", **settings: Any) -> int:
+    plan = {"archive": "a.mar", "input": "in", "output": str(config.parent / "out/{date}")}
+    config.write_text(yaml.safe_dump(plan | settings))
+    return audit(AuditOptions(str(config), date), steps)
+
+
+def report(config: Path, date: str = "2026-03-10") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((config.parent / f"out/{date}/audit.json").read_text())
+    return found
+
+
+def test_all_is_done_and_told(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = Steps()
+    assert run(config, steps, thresholds=["default energy>=0.4", "failed pictures<=2"]) == 0
+    assert steps.done == ["explain", "evaluate", "shortcuts", "triage", "report"]
+    found = report(config)
+    assert found["archive"] == {"name": "demo", "version": "1.0", "digest": DIGEST}
+    assert found["passed"] is True
+    assert found["figures"] == {
+        "pictures": 10,
+        "boxes": 40,
+        "failed pictures": 2,
+        "failed steps": 0,
+        "default energy": 0.5,
+    }
+    assert found["links"]["report"].endswith("out/2026-03-10/report/index.html")
+    assert "passed: " in capsys.readouterr().out
+
+
+def test_the_next_night_is_compared_with_the_last(config: Path) -> None:
+    run(config, Steps(), "2026-03-08")
+    run(config, Steps(), "2026-03-09")
+    steps = Steps()
+    assert run(config, steps, thresholds=["changed<=2"]) == 4
+    places = [str(config.parent / f"out/2026-03-{day}") for day in ("08", "09", "10")]
+    assert [line for line in steps.lines if line[0] in ("compare", "report")] == [
+        ["compare", places[1], places[2], "--output", places[2]],
+        ["report", places[2], "--earlier", *places[:2]],
+    ]
+
+
+def test_a_missed_threshold_calls_the_hook(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = config.parent / "told.json"
+    hook = {"command": ["sh", "-c", f"cat > {told}"]}
+    assert run(config, Steps(), thresholds=["default energy>=0.6"], hook=hook) == 4
+    assert json.loads(told.read_text()) == report(config)
+    assert report(config)["passed"] is False
+    said = capsys.readouterr().err
+    assert "threshold missed: default energy is 0.5, less than 0.6" in said
+    told.unlink()
+    assert run(config, Steps(), "2026-03-11", hook=hook) == 0
+    assert not told.exists()
+
+
+def test_a_threshold_of_what_was_not_measured_is_missed(config: Path) -> None:
+    assert run(config, Steps(), thresholds=["mean AP50>=0.1"]) == 4
+
+
+def test_a_step_that_fails_fails_the_audit_and_ends_nothing(config: Path) -> None:
+    steps = Steps({"evaluate": 1, "shortcuts": 3})
+    assert run(config, steps) == 4
+    assert steps.done == ["explain", "evaluate", "shortcuts", "triage", "report"]
+    found = report(config)
+    assert (found["figures"]["failed steps"], found["passed"]) == (1, False)
+    assert "default energy" not in found["figures"]
+
+
+@pytest.mark.parametrize("code", [2, 5, 6, 75, 130, 143])
+def test_nothing_is_audited_that_was_not_explained(config: Path, code: int) -> None:
+    steps = Steps({"explain": code})
+    told = config.parent / "told.json"
+    assert run(config, steps, hook={"command": ["sh", "-c", f"cat > {told}"]}) == code
+    assert steps.done == ["explain"]
+    assert json.loads(told.read_text()) == {"passed": False, "notes": f"explain ended with {code}"}
+
+
+def test_an_interruption_ends_it(config: Path) -> None:
+    steps = Steps({"evaluate": 130})
+    assert run(config, steps) == 130
+    assert steps.done == ["explain", "evaluate"]
+
+
+def test_pictures_that_failed_are_said_by_the_exit_code(config: Path) -> None:
+    assert run(config, Steps({"explain": 3})) == 3
+
+
+def test_an_alias_is_followed_once(config: Path) -> None:
+    steps = Steps()
+    run(config, steps, archive="demo@production")
+    archives = [line[line.index("--archive") + 1] for line in steps.lines if "--archive" in line]
+    assert archives == ["demo@production", *["demo@1.0"] * 3]
+
+
+def test_old_runs_go_once_all_is_well(config: Path) -> None:
+    for date in ("2026-01-01", "2026-03-01"):
+        run(config, Steps(), date)
+    left = config.parent / "out"
+    run(config, Steps(), thresholds=["boxes>=1000"], keep="30d")
+    assert len(list(left.iterdir())) == 3
+    assert run(config, Steps(), keep="30d") == 0
+    assert sorted(each.name for each in left.iterdir()) == ["2026-03-01", "2026-03-10"]
+
+
+def test_a_command_line_that_makes_no_sense_is_refused_before_anything_is_done(
+    config: Path,
+) -> None:
+    steps = Steps()
+    with pytest.raises(UsageError, match=r"explain: .*--shard-size: expected"):
+        run(config, steps, explain={"shard_size": 0})
+    with pytest.raises(UsageError, match=r"evaluate: unrecognized arguments: --colour blue"):
+        run(config, steps, evaluate={"colour": "blue"})
+    assert steps.done == []
+
+
+def test_a_dry_run_prints_the_commands(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(config, Steps(), evaluate={"maps": ["method=odam smooth=0.2"]})
+    capsys.readouterr()
+    assert audit(AuditOptions(str(config), "2026-03-10", dry_run=True)) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[1].startswith("python -m jobs evaluate --archive a.mar --output ")
+    assert out[1].endswith("--input in --maps 'method=odam smooth=0.2'")

@@ -1,0 +1,104 @@
+"""The plan of an audit, and the commands that it stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from archives.errors import UsageError
+from jobs.audit.plan import STEPS, Plan, Run, command_of, read_plan
+
+LEAST = {"archive": "demo.mar", "input": "in", "output": "out"}
+
+
+def commands(**settings: object) -> dict[str, str]:
+    """Of each step that is done, the command line."""
+    run = Run(Plan.model_validate(LEAST | settings), "out", before="yesterday", earlier=("a", "b"))
+    lines = {step: command_of(step, run) for step in STEPS}
+    return {step: " ".join(line) for step, line in lines.items() if line is not None}
+
+
+def test_what_is_done_of_a_plan_that_says_little() -> None:
+    archive = "--archive demo.mar --output out"
+    assert commands() == {
+        "explain": f"explain {archive} --input in",
+        "evaluate": f"evaluate {archive} --input in",
+        "shortcuts": f"shortcuts {archive} --input in",
+        "triage": f"triage {archive} --run out",
+        "compare": "compare yesterday out --output out",
+        "report": "report out --earlier a b",
+    }
+
+
+def test_what_is_given_goes_to_its_step() -> None:
+    found = commands(
+        registry="s3://r",
+        public_key=["a.pem", "b.pem"],
+        device="cuda",
+        pictures=False,
+        truth={"place": "voc"},
+        explain={"method": "odam", "fuse": True, "layer": ["C3", "C4"], "coco": False},
+        evaluate={"detections": 20},
+        sanity=True,
+        shortcuts={"per_picture": 2},
+        triage=False,
+        compare={"before": "s3://other", "alpha": 0.01},
+    )
+    shared = (
+        "--archive demo.mar --registry s3://r --public-key a.pem --public-key b.pem --output out"
+    )
+    shared += " --device cuda --input in"
+    fields = "--method odam --fuse --layer C3 C4 --no-coco"
+    assert found == {
+        "explain": f"explain {shared} --no-pictures {fields}",
+        "evaluate": f"evaluate {shared} --truth voc --truth-format auto --detections 20",
+        "sanity": f"sanity {shared}",
+        "shortcuts": f"shortcuts {shared} --examples 0 --per-picture 2",
+        "compare": "compare s3://other out --output out --alpha 0.01",
+        "report": "report out --earlier a b",
+    }
+
+
+def test_without_an_earlier_run_nothing_is_compared() -> None:
+    run = Run(Plan.model_validate(LEAST), "out")
+    assert command_of("compare", run) is None
+    assert command_of("report", run) == ["report", "out"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("archive: a.mar", "input: Field required; output: Field required"),
+        ("{archive: a, input: b, output: c, sends: 1}", "sends: Extra inputs are not permitted"),
+        ("{archive: a, input: b, output: c, keep: 30}", "keep: expected a number of days, such as"),
+        ("{archive: a, input: b, output: c, keep: 0d}", "keep: expected a number of days, such as"),
+        ("{archive: a, input: b, output: c, keep: 30d}", "keep: output has to end with a folder"),
+        ("{archive: a, input: b, output: c, hook: {}}", "hook: expected a url or a command"),
+        (
+            "{archive: a, input: b, output: c, hook: {command: [x], token_variable: T}}",
+            "hook: token_variable goes with a url",
+        ),
+        (
+            "{archive: a, input: b, output: c, evaluate: {device: cuda}}",
+            "evaluate: device is given once, at the top",
+        ),
+        ("{archive: a, input: b, output: c, explain: false}", "explain: Input should be a valid"),
+        ("- archive", "expected the flags' names with values"),
+        ("archive: [", "expected plain YAML"),
+        ("archive: a\narchive: b", "the key archive is there twice"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(tmp_path: Path, text: str, says: str) -> None:
+    path = tmp_path / "audit.yaml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"audit\.yaml.*" + says):
+        read_plan(str(path))
+
+
+def test_a_refused_plan_does_not_show_what_may_be_secret(tmp_path: Path) -> None:
+    path = tmp_path / "audit.yaml"
+    path.write_text("{archive: a, input: b, output: c, hook: {url: 'https://u:hunter2@x', no: 1}}")
+    with pytest.raises(UsageError) as caught:
+        read_plan(str(path))
+    assert "hunter2" not in str(caught.value)
