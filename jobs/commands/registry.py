@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from jobs.commands import (
     audit,
+    boxes,
     classify,
     compare,
     evaluate,
@@ -42,6 +43,7 @@ COMMANDS: Mapping[str, Command] = named(
         features.COMMAND,
         classify.COMMAND,
         evaluate.COMMAND,
+        boxes.COMMAND,
         shortcuts.COMMAND,
         triage.COMMAND,
         compare.COMMAND,

@@ -292,6 +292,7 @@ def test_an_archive_by_alias(
         ["features", *NEEDED],
         ["classify", *NEEDED],
         ["evaluate", *NEEDED],
+        ["boxes", *NEEDED],
         ["sweep", *NEEDED[:4], "--output", "o.png", "--layers", "roi"],
     ],
 )
