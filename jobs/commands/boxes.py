@@ -22,9 +22,10 @@ from jobs.commands.shared_arguments import (
     add_machine,
     add_places,
     finish_public_keys,
-    request_of,
 )
 
+# The fields of a request that can be given.
+REQUEST = ("method", "target", "layer", "score_threshold", "max_detections")
 # A sweep of more steps is a slip of the pen.
 MOST_THRESHOLDS = 1000
 
@@ -188,7 +189,8 @@ def _finish(parser: argparse.ArgumentParser, values: dict[str, Any]) -> BoxesOpt
     if given.get("tune_split") and not given.get("score_split"):
         parser.error("--tune-split needs --score-split: the pictures that are scored")
     finish_public_keys(parser, values)
-    request = request_of(given)
+    # Not by `request_of`: this command's --smooth and --seed are of the boxes.
+    request = {name: given.pop(name) for name in REQUEST if name in given}
     given |= {"public_keys": values["public_keys"], "request": request}
     given["categories"] = tuple(dict.fromkeys(given.get("categories", ())))
     return BoxesOptions(**given)
