@@ -17,6 +17,7 @@ from jobs.boxes.box_accuracy import (
     max_box_acc_v2,
 )
 from jobs.boxes.scored import Detected, Held
+from jobs.scoring.average_precision import Curve, voc_11_point, voc_every_point
 from jobs.scoring.matching import IGNORED
 
 # Sets of pictures: all that were explained, those that thresholds are chosen on, and the others.
@@ -91,25 +92,6 @@ class Accuracy:
     box_acc: float | None
 
 
-def average_precisions(hit: NDArray[np.bool_], objects: int) -> tuple[float, float]:
-    """(11-point, every-point) average precision, 0 ... 1, of detections by falling score, none of
-    them ignored; not a number without objects.
-
-    hit: bool [N]. VOC 2007: the mean over recall 0, 0.1, ... 1 of the best precision at that recall
-    or beyond. VOC 2010: the area under the precision that falls nowhere.
-    """
-    # To be jobs.scoring.average_precision's once that is here.
-    if not objects:
-        return float("nan"), float("nan")
-    hits = np.cumsum(hit)
-    precision = hits / np.arange(1, len(hit) + 1)
-    best = np.maximum.accumulate(precision[::-1])[::-1]
-    recall = hits / objects
-    eleven = [float(best[recall >= point].max(initial=0.0)) for point in np.arange(11) * 0.1]
-    every = float((best * np.diff(recall, prepend=0.0)).sum())
-    return float(np.mean(eleven)), every
-
-
 def figures(
     held: Held, sets: Mapping[str, NDArray[np.bool_]], ious: Sequence[float]
 ) -> list[Figure]:
@@ -143,9 +125,11 @@ def _by_category(
     detected = held.kinds[kind]
     here = here[detected.hit[here, column] != IGNORED]
     for number, category in enumerate(held.categories):
-        hit = detected.hit[here[detected.category[here] == number], column] >= 0
+        rows = here[detected.category[here] == number]  # by falling score
+        hit = detected.hit[rows, column] >= 0
         positives = int(objects[number])
-        eleven, every = average_precisions(hit, positives)
+        curve = Curve(detected.score[rows], hit, positives)
+        eleven, every = voc_11_point(curve), voc_every_point(curve)
         yield Figure(
             *(kind, name, detected.thresholds[place], iou, category, positives, len(hit)),
             ap_11=eleven,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from jobs.inputs.listing import Listing, list_input
 from jobs.names import printable
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
 from jobs.truth.objects import Objects, Truth
+from jobs.truth.reading import read_truth
 from jobs.worker.outcome import Done, outcome
 from jobs.worker.pictures import Failure, Picture, Pools, load_ahead, unwatched
 from jobs.worker.shard import check_whose
@@ -49,7 +49,7 @@ def make_maps(options: BoxesOptions, explainer: Explainer) -> SavedMaps:
     split_of = _splits(options)
     with list_input((folder,) if folder else options.inputs, options.output) as listing:
         place = options.truth or options.inputs[0]
-        truth = _read_truth(place, options.truth_format, listing.store)
+        truth = read_truth(place, options.truth_format, pictures=listing.store, masks=False)
         wanted = _wanted(options, explainer, truth)
         entries = [each for each in listing.entries() if split_of(each.key) != ""]
         if not entries:
@@ -65,12 +65,6 @@ def make_maps(options: BoxesOptions, explainer: Explainer) -> SavedMaps:
             maker.make(entries)
             saved_maps.finish(output, record)
     return SavedMaps.open(options.output)
-
-
-def _read_truth(place: str, form: str, pictures: Store) -> Truth:
-    # By its name, since it is not here yet.
-    read: Callable[..., Truth] = importlib.import_module("jobs.truth.reading").read_truth
-    return read(place, form, pictures=pictures, masks=False)
 
 
 def _wanted(options: BoxesOptions, explainer: Explainer, truth: Truth) -> Wanted:

@@ -19,6 +19,7 @@ from archives.stores.store import Store
 from jobs.boxes.explaining import NamedMap
 from jobs.names import array_name, printable
 from jobs.saved_run import explanation_of
+from jobs.scoring.saved_boxes import TRUTHS, truth_rows
 from jobs.tables import DETECTIONS, npz_bytes, parquet_bytes, read_npz, read_rows
 from jobs.truth.objects import Objects
 from jobs.worker.outcome import Done
@@ -29,16 +30,6 @@ RECORD, MAPS = "maps.json", "maps/"
 CHUNK = 64
 ROWS = pa.schema([*DETECTIONS, pa.field("truth_category", pa.string(), nullable=False)])
 # As jobs.scoring.saved_boxes has it.
-TRUTH = pa.schema(
-    [
-        pa.field(name, kind, nullable=name == "area")
-        for name, kind in (
-            *(("key", pa.string()), ("category", pa.string())),
-            *((edge, pa.float64()) for edge in ("x1", "y1", "x2", "y2")),
-            *(("difficult", pa.bool_()), ("crowd", pa.bool_()), ("area", pa.float64())),
-        )
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -139,7 +130,7 @@ def commit(
     tables = {
         "npz": npz_bytes(arrays),
         "parquet": parquet_bytes(rows, ROWS),
-        "truth.parquet": parquet_bytes(truths, TRUTH),
+        "truth.parquet": parquet_bytes(truths, TRUTHS),
     }
     for ending, data in tables.items():
         output.write(_path(number, ending), data)
@@ -150,23 +141,6 @@ def commit(
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in tables.items()},
     }
     write_json(output, _path(number, "json"), said)
-
-
-def truth_rows(name: str, objects: Objects) -> list[dict[str, Any]]:
-    """The rows, as TRUTH, of the picture `name`."""
-    return [
-        {
-            "key": name,
-            "category": category,
-            **dict(zip(("x1", "y1", "x2", "y2"), box.tolist(), strict=True)),
-            "difficult": bool(difficult),
-            "crowd": bool(crowd),
-            "area": None,
-        }
-        for category, box, difficult, crowd in zip(
-            objects.categories, objects.boxes, objects.difficult, objects.crowd, strict=True
-        )
-    ]
 
 
 class SavedMaps:

@@ -25,25 +25,17 @@ from jobs.boxes.figures import (
     means,
 )
 from jobs.boxes.options import BoxStep
-from jobs.boxes.saved_maps import TRUTH, truth_rows, write_json
+from jobs.boxes.saved_maps import write_json
 from jobs.boxes.scored import MAP, Held
 from jobs.names import printable
 from jobs.progress import counted
+from jobs.scoring import saved_boxes
+from jobs.scoring.saved_boxes import truth_rows
 from jobs.tables import parquet_bytes
 
 PAGE, RECORD = "boxes.md", "boxes.json"
 DETECTIONS, TRUTHS, FIGURES = (
     f"boxes/{name}.parquet" for name in ("detections", "truths", "figures")
-)
-BOXES = pa.schema(
-    [
-        pa.field(name, kind, nullable=name == "threshold")
-        for name, kind in (
-            *(("key", pa.string()), ("category", pa.string())),
-            *((edge, pa.float64()) for edge in ("x1", "y1", "x2", "y2", "score")),
-            *(("map", pa.string()), ("threshold", pa.float64())),
-        )
-    ]
 )
 SETS = {ALL: "all pictures", TUNE: "the tuning split", SCORE: "the scored split"}
 
@@ -77,7 +69,7 @@ def write_results(output: Store, results: Results, settings: Mapping[str, Any]) 
         # The others were not looked for.
         if row["category"] in results.held.categories
     ]
-    output.write(TRUTHS, parquet_bytes(truths, TRUTH))
+    output.write(TRUTHS, parquet_bytes(truths, saved_boxes.TRUTHS))
     output.write(FIGURES, parquet_bytes([_plain(asdict(each)) for each in results.figures], TABLE))
     summary = {
         "maps_of": settings,
@@ -107,8 +99,11 @@ def _detections(held: Held) -> bytes:
             *(names[each.picture], categories[each.category], *each.boxes.T, each.score),
             *(np.full(len(each.score), kind, dtype=object), thresholds),
         )
-        arrays = [pa.array(column, own.type) for column, own in zip(columns, BOXES, strict=True)]
-        tables.append(pa.Table.from_arrays(arrays, schema=BOXES))
+        arrays = [
+            pa.array(column, own.type)
+            for column, own in zip(columns, saved_boxes.DETECTIONS, strict=True)
+        ]
+        tables.append(pa.Table.from_arrays(arrays, schema=saved_boxes.DETECTIONS))
     sink = pa.BufferOutputStream()
     pq.write_table(pa.concat_tables(tables), sink, compression="zstd")
     return bytes(sink.getvalue().to_pybytes())

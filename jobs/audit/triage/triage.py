@@ -6,9 +6,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -143,7 +141,8 @@ def _check(run: SavedRun, explainer: Explainer) -> None:
 def _truth(options: TriageOptions, run: SavedRun) -> Truth | None:
     if options.truth is None:
         return None
-    read_truth: Callable[..., Truth] = import_module("jobs.truth.reading").read_truth
+    from jobs.truth.reading import read_truth  # which only annotations need
+
     return read_truth(options.truth, options.truth_format, pictures=run.source(), masks=False)
 
 

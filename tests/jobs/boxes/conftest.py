@@ -63,9 +63,9 @@ def voc(tmp_path: Path) -> Path:
 def truth(monkeypatch: pytest.MonkeyPatch) -> SceneTruth:
     own = SceneTruth()
 
-    def read(place: str, form: str, pictures: object) -> SceneTruth:
+    def read(place: str, form: str, pictures: object, masks: bool) -> SceneTruth:
         own.asked.append((place, form))
         return own
 
-    monkeypatch.setattr(making, "_read_truth", read)
+    monkeypatch.setattr(making, "read_truth", read)
     return own

@@ -17,7 +17,6 @@ from jobs.boxes.figures import (
     SCORE,
     TUNE,
     accuracies,
-    average_precisions,
     chosen_thresholds,
     figures,
     means,
@@ -181,13 +180,3 @@ def test_nothing_detected_is_no_figure_of_nothing() -> None:
     own = {ALL: np.ones(1, dtype=np.bool_)}
     assert {each.ap for each in figures(held, own, (0.5,))} == {0.0}
     assert {each.max_box_acc for each in accuracies(held, own)} == {0.0}
-
-
-def test_average_precisions() -> None:
-    # Precision 1, 1/2, 2/3 at recall 1/4, 1/4, 2/4.
-    hit = np.array([True, False, True])
-    eleven, every = average_precisions(hit, 4)
-    assert eleven == pytest.approx((3 * 1 + 3 * 2 / 3) / 11)
-    assert every == pytest.approx(0.25 * 1 + 0.25 * 2 / 3)
-    assert all(math.isnan(each) for each in average_precisions(hit, 0))
-    assert average_precisions(hit[:0], 2) == (0, 0)
