@@ -76,6 +76,16 @@ class Network:
             for picture, each in enumerate(zip(candidates, raw, kept, strict=True))
         ]
 
+    @torch.no_grad()
+    def again(self, found: Found) -> Found:
+        """The same picture, candidates and detections with the feature maps and the head's outputs
+        that the weights, which may have been changed, give now. Errors as for `find`."""
+        features = self.features(found.features.inputs)
+        with exact_float32():
+            (raw,) = self.detector.score(features, [found.candidates])
+            check_finite(features, [raw])
+        return replace(found, features=features, raw=raw)
+
     def name_non_finite(self, inputs: Inputs, part: Part | AllParts | None = None) -> None:
         """Raises NonFiniteError for the first weight or activation that is not finite, if any."""
         check_weights(self.detector.model)

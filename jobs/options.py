@@ -190,6 +190,35 @@ class EvaluateOptions:
 
 
 @dataclass(frozen=True)
+class SanityOptions:
+    """The command line of `jobs sanity`.
+
+    archive, public_keys, inputs, output: as for JobOptions. methods, layers, maps, target: as for
+    EvaluateOptions.
+    detections: how many boxes are compared, or a few more; they score more than score_threshold.
+    per_picture: at most so many of one picture, drawn at random by `seed`.
+    repeats: how often each part is randomised anew.
+    """
+
+    archive: str
+    inputs: tuple[str, ...]
+    output: str
+    methods: tuple[str, ...] = EvaluateOptions.methods
+    layers: tuple[str, ...] = ("emitting",)
+    maps: tuple[str, ...] = ()
+    target: str | None = None
+    detections: int = 20
+    score_threshold: float = 0.5
+    per_picture: int = 4
+    repeats: int = 3
+    seed: int = 0
+    device: str = "cpu"
+    precision: str = "fp32"
+    registry: str | None = None
+    public_keys: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class PreviewOptions:
     """The command line of `jobs explain --preview-model`; target: None for the archive's."""
 

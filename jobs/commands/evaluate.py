@@ -7,7 +7,13 @@ from typing import Any
 
 from jobs.commands import argument_types
 from jobs.commands.command import Command
-from jobs.commands.shared_arguments import add_machine, add_places, finish_public_keys, names
+from jobs.commands.shared_arguments import (
+    add_machine,
+    add_maps,
+    add_places,
+    finish_maps,
+    finish_public_keys,
+)
 from jobs.options import TRUTH_FORMATS, EvaluateOptions
 
 
@@ -19,30 +25,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="measure two maps that explain nothing, too: a smooth random field, and a Gaussian at"
         " the box's middle; and each map's difference from them",
     )
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        metavar="METHOD",
-        help=f"default: {' '.join(EvaluateOptions.methods)}; with --maps none",
-    )
-    parser.add_argument(
-        "--layers",
-        nargs="+",
-        default=EvaluateOptions.layers,
-        metavar="NAME",
-        help="where to look: emitting, pyramid, roi, or modules by name; a+b is the fusion of a and"
-        f" b (default: {' '.join(EvaluateOptions.layers)})",
-    )
-    parser.add_argument(
-        "--maps",
-        nargs="+",
-        default=EvaluateOptions.maps,
-        metavar="FIELDS",
-        help="maps by the fields of their requests, such as 'method=layercam layer=emitting,roi"
-        " fuse=true smooth=0.2', or default for the archive's own (by itself besides --methods'"
-        " default)",
-    )
-    parser.add_argument("--target", help="what to explain, e.g. class (default: the archive's)")
+    add_maps(parser, EvaluateOptions.methods, EvaluateOptions.layers)
     parser.add_argument(
         "--truth",
         metavar="PLACE",
@@ -106,12 +89,8 @@ def _finish(parser: argparse.ArgumentParser, values: dict[str, Any]) -> Evaluate
     finish_public_keys(parser, values)
     if values["truth"] is None and values["truth_format"] != EvaluateOptions.truth_format:
         parser.error("--truth-format says how to read --truth, which is missing")
-    if values["methods"] is None and not values["maps"]:
-        values |= {"methods": EvaluateOptions.methods, "maps": ("default",)}
-    elif values["methods"] is None:
-        values["methods"] = ()
-    values |= {name: names(values[name]) for name in ("layers", "methods")}
-    values |= {name: tuple(dict.fromkeys(values[name])) for name in ("maps", "thresholds")}
+    finish_maps(values, EvaluateOptions.methods)
+    values["thresholds"] = tuple(dict.fromkeys(values["thresholds"]))
     return EvaluateOptions(**values)
 
 

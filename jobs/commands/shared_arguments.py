@@ -215,3 +215,44 @@ def names(texts: Iterable[str]) -> tuple[str, ...]:
     """Names, apart or with commas between them, each once."""
     several = (each.strip() for text in texts for each in text.split(","))
     return tuple(dict.fromkeys(each for each in several if each))
+
+
+def add_maps(
+    parser: argparse.ArgumentParser, methods: Sequence[str], layers: Sequence[str]
+) -> None:
+    """--methods, --layers, --maps and --target: which maps are measured; and what they are by
+    themselves."""
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        metavar="METHOD",
+        help=f"default: {' '.join(methods)}; with --maps none",
+    )
+    parser.add_argument(
+        "--layers",
+        nargs="+",
+        default=layers,
+        metavar="NAME",
+        help="where to look: emitting, pyramid, roi, or modules by name; a+b is the fusion of a and"
+        f" b (default: {' '.join(layers)})",
+    )
+    parser.add_argument(
+        "--maps",
+        nargs="+",
+        default=(),
+        metavar="FIELDS",
+        help="maps by the fields of their requests, such as 'method=layercam layer=emitting,roi"
+        " fuse=true smooth=0.2', or default for the archive's own (by itself besides --methods'"
+        " default)",
+    )
+    parser.add_argument("--target", help="what to explain, e.g. class (default: the archive's)")
+
+
+def finish_maps(values: dict[str, Any], methods: tuple[str, ...]) -> None:
+    """The values of `add_maps` as options have them. methods: where nothing was named."""
+    if values["methods"] is None and not values["maps"]:
+        values |= {"methods": methods, "maps": ("default",)}
+    elif values["methods"] is None:
+        values["methods"] = ()
+    values |= {name: names(values[name]) for name in ("layers", "methods")}
+    values["maps"] = tuple(dict.fromkeys(values["maps"]))
