@@ -209,7 +209,7 @@ def as_part(
             f" values of each of its tensors in a random order, {how.repeats} times: {sizes})."
             " They are of the same candidates: the randomised detector itself would draw other"
             f" boxes. A map that stays as it was (both correlations over {ALIKE:g}) does not"
-            " explain that part; it is asked of the backbone, and of the heads that the map's target"
+            " explain that part; it is asked of the backbone, and of the heads that its target"
             " reads (the class of the class head, an edge of the box head). One that is like"
             " another box's does not tell boxes apart. That a map changes does not say that it is"
             " right."
