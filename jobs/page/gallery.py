@@ -8,7 +8,6 @@ the page asks for when it is to be seen. What is data is in values, never in nam
 from __future__ import annotations
 
 import base64
-import io
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -214,8 +213,5 @@ def _text(data: bytes) -> str:
 
 def _script(name: str, data: Any) -> bytes:
     """A script that hands `data` to the page, in ASCII."""
-    buffer = io.StringIO()
-    buffer.write(f'whybox.receive("{name}", ')
-    json.dump(data, buffer, separators=(",", ":"), allow_nan=False)
-    buffer.write(");\n")
-    return buffer.getvalue().encode("ascii")
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return f'whybox.receive("{name}", {text});\n'.encode("ascii")

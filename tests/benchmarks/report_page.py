@@ -100,7 +100,7 @@ class Loaded:
 
 # Noted in the page, so that what a driver takes does not count.
 WATCH = """
-addEventListener("load", ({target}) => {
+document.addEventListener("load", ({target}) => {
   const painted = target.naturalWidth > 1 && target.closest?.(".card");
   if (painted && !window.firstCard) window.firstCard = performance.now();
 }, true);

@@ -51,7 +51,8 @@ def make_run(tmp_path: Path, make_job: Callable[..., Job]) -> Callable[..., Save
             grey = 0 if "black" in name else 100 + 10 * number
             pictures[name] = picture_bytes(width, grey=grey)
         put(str(tmp_path / f"in-{output}"), pictures)
-        job = make_job(str(tmp_path / f"in-{output}"), str(tmp_path / output), **options)
+        chosen = {"overlays": "none", **options}
+        job = make_job(str(tmp_path / f"in-{output}"), str(tmp_path / output), **chosen)
         job.run()
         return SavedRun.open(job.output)
 

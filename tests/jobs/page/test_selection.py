@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 
 from jobs.audit.findings import Finding, Part
+from jobs.page import figures, selection
 from jobs.page.audits import Flags
 from jobs.page.selection import chosen
 from jobs.saved_run import SavedRun
@@ -41,16 +45,12 @@ def test_findings_go_first_by_severity_then_doubt_then_the_listing(run: SavedRun
 
 
 def test_without_findings_doubt_decides(run: SavedRun, monkeypatch: pytest.MonkeyPatch) -> None:
-    from jobs.page import selection
+    energies = iter([0.9, 0.9, 0.9, 0.1, 0.5, 0.9, 0.9, 0.9])  # of a's boxes, b's, c's, d's
 
-    energies = iter([[0.9, 0.9], [0.9, 0.1], [0.5, 0.9], [0.9, 0.9]])  # of a, b; c; d
-    own = selection.numbers
-
-    def numbers(table: object, name: str) -> object:
+    def numbers(table: pa.Table, name: str) -> NDArray[np.float64]:
         if name != "energy_in_box":
-            return own(table, name)  # type: ignore[arg-type]
-        number = len(own(table, "score"))  # type: ignore[arg-type]
-        return selection.np.array([each for _ in range(number // 2) for each in next(energies)])
+            return figures.numbers(table, name)
+        return np.array([next(energies) for _ in range(table.num_rows)])
 
     monkeypatch.setattr(selection, "numbers", numbers)
     # 0.75 * 0.1, then 0.5 * 0.9, 0.75 * 0.5, 0.75 * 0.1: a and d are equal.
