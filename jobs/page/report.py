@@ -27,7 +27,7 @@ from jobs.page.history import earlier, moment
 from jobs.page.options import ReportPageOptions
 from jobs.page.overview import plots_of, plots_over_time
 from jobs.page.selection import Chosen, chosen
-from jobs.page.text import counted, date, shown, visible
+from jobs.page.text import NOTHING, counted, date, shown, visible
 from jobs.page.verdict import verdict, worst_flags
 from jobs.saved_run import SavedRun
 
@@ -158,10 +158,11 @@ def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
         ("Archive", f"{archive['name']} {archive['version']}"),
         ("Digest", archive["digest"]),
-        ("Method", options["method"]),
-        ("Target", str(options["target"])),
-        ("Layer", str(options["layer"] or "emitting")),
-        ("Least score", shown(options["score_threshold"])),
+        # An archive's own code says what it was asked; another version may know other fields.
+        ("Method", str(options.get("method", NOTHING))),
+        ("Target", str(options.get("target", NOTHING))),
+        ("Layer", str(options.get("layer") or NOTHING)),
+        ("Least score", shown(options.get("score_threshold"))),
         ("Pictures from", ", ".join(record["input"]["uris"])),
         ("Began", date(times["started"])),
         ("Ended", date(times["finished"])),

@@ -125,7 +125,7 @@ def test_what_is_left_out_is_said(make_run: MakeRun) -> None:
     run = make_run("a.png", "b.png", "c.png", shard_size=2)
     audit(run, Finding("c.png", 0, "outside", 0.5, "."), Finding("a.png", 0, "outside", 0.1, "."))
     found = page(run, gallery=1)
-    assert "Here are 1 of 3 pictures; 2 were left out" in found.words
+    assert "come first. Here are 1 of 3 pictures; 2 were left out" in found.words
     links = [values.get("href") for tag, values in found.tags if tag == "a"]
     assert box_link("c.png", 0) in links
     assert box_link("a.png", 0) not in links
