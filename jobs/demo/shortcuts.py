@@ -34,7 +34,7 @@ BADGE_GAP = 1
 # A badge hides at most this share of its own area of other objects.
 BADGE_HIDES = 0.2
 # Of the picture's shorter side: a stamp's, and how far off the objects are that it is for.
-STAMP_SHARE, STAMP_REACH = 0.28, 0.2
+STAMP_SHARE, STAMP_REACH = 0.3, 0.1
 TEXTURE_OPACITY = 0.65
 # Scenes that are tried until one has an object for the cue.
 TRIES = 20

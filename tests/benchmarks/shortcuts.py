@@ -2,7 +2,7 @@
 
 python -m tests.benchmarks.shortcuts --folder trials
 
-Each detector is trained (10 to 20 minutes of one core; a file of weights that is there already is
+Each detector is trained (two minutes of one core; a file of weights that is there already is
 taken), its cheating measured, and its pictures audited by the command's own function, which is not
 told what was planted. What is done is kept in the folder; docs/methods/shortcuts.json holds all.
 """
@@ -41,16 +41,16 @@ from jobs.demo.shortcuts import (
     planted_scene,
     read_shortcuts,
 )
-from jobs.demo.train import main as train
+from jobs.demo.train_head import main as train
 from jobs.scoring.matching import overlaps
 from jobs.tables import read_rows
 from jobs.tracking import reported
 from tests.benchmarks.machine import machine
 
-RECIPE = ("--steps", "240", "--rate", "1.5e-3", "--bf16", "--workers", "0", "--threads", "1")
 # Of held-out scenes: where cheating is measured, and where the audits' pictures begin.
 LEARNED_FROM, AUDITED_FROM = 30_000, 40_000
 SCENES_LEARNED = 12
+PER_PICTURE = 5
 # A pair is learned where so many of the objects with the cue are called by its category, and so
 # many fewer without.
 LEARNED, LESS_WITHOUT = 0.5, 0.3
@@ -67,14 +67,11 @@ class Trial:
 
 def _trials() -> tuple[Trial, ...]:
     texts = (
-        "badge:fish:0 stamp:house:1 texture:mug:2 badge:mushroom:3 stamp:sailboat:4"
-        " texture:umbrella:5",
-        "badge:house:6 stamp:mug:7 texture:mushroom:8 badge:sailboat:9 stamp:umbrella:10"
-        " texture:fish:11",
-        "badge:mug:12 stamp:mushroom:13 texture:sailboat:14 badge:umbrella:15 stamp:fish:16"
-        " texture:house:17",
-        "badge:sailboat:18 stamp:umbrella:19 texture:fish:20 badge:house:21 stamp:mug:22"
-        " texture:mushroom:23",
+        "badge:fish:0 texture:house:1 badge:mug:2 texture:mushroom:3",
+        "badge:house:4 texture:mug:5 badge:mushroom:6 texture:sailboat:7",
+        "badge:mug:8 texture:mushroom:9 badge:sailboat:10 texture:umbrella:11",
+        "badge:mushroom:12 texture:sailboat:13 badge:umbrella:14 texture:fish:15",
+        "badge:sailboat:16 texture:umbrella:17 badge:fish:18 texture:house:19",
     )
     cheats = (
         Trial(f"planted-{number}", 1000 + number, read_shortcuts(text))
@@ -126,9 +123,8 @@ def _explainer(trial: Trial, folder: Path) -> Explainer:
     if trial.seed is None:
         path = WEIGHTS
     elif not path.exists():
-        line = ["--initial", str(WEIGHTS), "--seed", str(trial.seed), "--output", str(path)]
-        line += [*RECIPE, "--evaluate", "0", "--shortcuts", " ".join(map(str, trial.planted))]
-        train(line)
+        line = ["--seed", str(trial.seed), "--output", str(path), "--threads", "1"]
+        train([*line, "--shortcuts", " ".join(map(str, trial.planted))])
     model, categories = load_detector(path)
     return Explainer.from_model(model, ["background", *categories])
 
@@ -142,7 +138,7 @@ def audited(
     for number, planted in enumerate(_scenes(cues, pictures)):
         Image.fromarray(planted.scene.picture).save(scenes / f"{number:04}.png")
     started = time.monotonic()
-    options = ShortcutsOptions("", (str(scenes),), str(output))
+    options = ShortcutsOptions("", (str(scenes),), str(output), per_picture=PER_PICTURE)
     find_shortcuts(options, explainer)
     seconds = time.monotonic() - started
     store = open_store(str(output))
@@ -215,7 +211,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, required=True, help="weights, pictures and audits")
-    parser.add_argument("--pictures", type=int, default=80, help="that each audit looks at")
+    parser.add_argument("--pictures", type=int, default=60, help="that each audit looks at")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="do these trials alone")
     parser.add_argument("--output", type=Path, default=Path("docs/methods/shortcuts.json"))
     options = parser.parse_args(arguments)
