@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -50,7 +51,8 @@ def stamped(monkeypatch: pytest.MonkeyPatch) -> type[Stub]:
     stamp = white_at(*STAMP)
 
     def boxes(explainer: Any, pixels: Any, how: Any) -> Any:
-        return detections() if stamp(pixels) > 0.5 else detections()[1:]
+        found = detections() if stamp(pixels) > 0.5 else detections()[1:]
+        return SimpleNamespace(boxes=tuple(found))
 
     def with_heat(explainer: Any, request: Any) -> Any:
         def make(pixels: torch.Tensor, own: Any) -> Any:
