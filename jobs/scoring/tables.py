@@ -24,7 +24,11 @@ def as_table(
 ) -> str:
     """What `summarised` gave of the rows, as Markdown. settings: as the record has them."""
     some = next(iter(summary.values()))
-    located = [name for name in (*BY_BOX, *BY_OBJECTS) if name in some]
+    located = [
+        name
+        for name in (*BY_BOX, *BY_OBJECTS)
+        if name in some and not all(math.isnan(own[name][0]) for own in summary.values())
+    ]
     lines = [
         _what(some, settings, rows),
         "",
@@ -85,11 +89,12 @@ def _where(summary: Mapping[str, Mapping[str, Any]], located: Sequence[str]) -> 
         " IoU of what is over .1, ... .9 of the maximum with the filled box), and compactness"
         " (distance from the peak in halves of the box's diagonal; less is better)."
     )
-    if truth:
-        text += (
-            " mask, and vea alone: against the object's mask. odi: the other objects' share in what"
-            " lies on objects; less is better."
-        )
+    if "vea" in located:
+        text += " mask, and vea alone: against the object's mask."
+    elif truth:
+        text += " No object has a mask."
+    if "odi" in located:
+        text += " odi: the other objects' share in what lies on objects; less is better."
     fewer = {
         name: min(own[FEWER][name] for own in summary.values() if name in own[FEWER])
         for name in located
@@ -97,7 +102,7 @@ def _where(summary: Mapping[str, Mapping[str, Any]], located: Sequence[str]) -> 
     }
     if fewer:
         numbers = ", ".join(f"{_title(name)} {number}" for name, number in fewer.items())
-        text += f" Not every object has a mask, or another beside it; boxes that do: {numbers}."
+        text += f" Not every object has a mask, or another beside it; boxes whose do: {numbers}."
     return text
 
 

@@ -324,7 +324,7 @@ def test_true_objects_are_what_maps_are_held_against(
     said = capsys.readouterr()
     assert "1 picture without annotations left out: unknown.png" in said.err
     assert "| map | pointing | energy | vea, box |" in said.out
-    assert "boxes that do: pointing, mask 2, energy, mask 2, vea 2" in said.out
+    assert "boxes whose do: pointing, mask 2, energy, mask 2, vea 2" in said.out
     # The same again measures nothing; without the truth it is another evaluation.
     assert evaluate(asked, demo) == 0
     with pytest.raises(ConflictError, match="its figures, truth, score_threshold differ"):

@@ -293,6 +293,7 @@ def test_an_archive_by_alias(
         ["classify", *NEEDED],
         ["evaluate", *NEEDED],
         ["boxes", *NEEDED],
+        ["sanity", *NEEDED],
         ["sweep", *NEEDED[:4], "--output", "o.png", "--layers", "roi"],
     ],
 )

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
 
-from handlers.detectors.weights import BACKBONE, CLASS_HEAD, Weights, shuffled, weights_by_part
+from handlers.detectors.weights import (
+    BACKBONE,
+    BOX_HEAD,
+    CLASS_HEAD,
+    PARTS,
+    Weights,
+    shuffled,
+    weights_by_part,
+)
 from handlers.explainer import Explainer
 from handlers.metrics.similarity import pearson
 from handlers.schema import ExplainRequest, Explanation
 from handlers.tap import NonFiniteError, undisturbed
 from jobs.randomised import ANOTHER_BOX, RandomisedOptions, compared
-from tests.conftest import scene_picture
+from tests.conftest import random_picture, scene_picture
+from tests.handlers.detectors.test_yolo import explainer_of
+from tests.handlers.detectors.tiny_transformers import CATEGORIES, tiny_model
 
 PICTURE = scene_picture(4)
 HOW = RandomisedOptions(per_picture=2, repeats=2, seed=5)
@@ -88,3 +98,33 @@ def test_weights_come_back_after_an_error(
 def test_a_picture_without_boxes_is_compared_with_nothing(demo: Explainer) -> None:
     found = compared(demo, torch.zeros(3, 64, 64, dtype=torch.uint8), REQUESTS, {}, HOW)
     assert (found.rows, found.shown) == ([], {})
+
+
+FAMILIES: dict[str, Callable[[], Explainer]] = {
+    "dense": lambda: explainer_of("yolov8"),
+    "one convolution": lambda: explainer_of("yolov5"),
+    "queries": lambda: Explainer.from_model(tiny_model("detr"), CATEGORIES),
+    "queries of cells": lambda: Explainer.from_model(tiny_model("rt_detr"), CATEGORIES),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_can_be_asked(family: str) -> None:
+    explainer = FAMILIES[family]()
+    picture = random_picture(90, 140, 3)
+    weights = weights_by_part(explainer.detector, explainer.prepare(picture))
+    requests = {"odam": ExplainRequest(), "eigencam": ExplainRequest(method="eigencam")}
+    how = RandomisedOptions(score_threshold=0.0, per_picture=3, repeats=1)
+    rows = compared(explainer, picture, requests, weights, how).rows
+    alike = {
+        (name, part): [r["pearson"] for r in rows if (r["map"], r["what"]) == (name, part)]
+        for name in requests
+        for part in PARTS
+    }
+    assert {len(each) for each in alike.values()} == {3}
+    for part in (CLASS_HEAD, BOX_HEAD):
+        assert alike["eigencam", part] == pytest.approx([1] * 3)
+    if family != "queries of cells":  # where boxes decide where the next layer looks
+        assert alike["odam", BOX_HEAD] == pytest.approx([1] * 3, abs=1e-3)
+    for name, part in (("odam", CLASS_HEAD), ("odam", BACKBONE), ("eigencam", BACKBONE)):
+        assert sum(alike[name, part]) / 3 < 0.9, (name, part)
