@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar
 
 MANIFEST_NAME = "whybox.json"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 # Fields that came with a later format, and with which: an older archive keeps its digest.
 SINCE = {"source_revision": 4}
 # What `network` says where the weights are TorchScript.
