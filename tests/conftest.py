@@ -4,6 +4,7 @@ loopback."""
 from __future__ import annotations
 
 import functools
+import os
 import re
 import shutil
 import tempfile
@@ -15,6 +16,7 @@ import boto3
 import pytest
 import torch
 from moto.server import ThreadedMotoServer
+from playwright.sync_api import Browser, sync_playwright
 from torch import Tensor, nn
 from torchvision.models.detection import FCOS
 from torchvision.ops import MultiScaleRoIAlign
@@ -58,6 +60,7 @@ RPN_SPREADS = {"rpn.head.cls_logits": 1.5, "rpn.head.bbox_pred": 0.3}
 LAST = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 DEPTHWISE = re.compile(r"module_list\.\d\.0\.")  # in SSDlite's heads, before the last layer
 FCOS_MIDDLE = 1.0  # of the distances to the edges, which FCOS cuts at zero
+CHROMIUM = shutil.which("chromium") or ""
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 CATEGORIES = ("__background__", "cat", "dog", "bird", "fish")
 
@@ -234,6 +237,19 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "folder":
         return str(tmp_path / "place")
     return f"{request.getfixturevalue('bucket')}/some/prefix"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium. A module's own: as long as it is there, nothing else may run an event loop."""
+    if not CHROMIUM:
+        pytest.skip("chromium is not installed")
+    sandbox = os.geteuid() != 0  # for root Chromium has none
+    with (
+        sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=sandbox) as launched,
+    ):
+        yield launched
 
 
 def put(place: str, objects: dict[str, bytes]) -> None:

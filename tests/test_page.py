@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,7 +18,7 @@ import pytest
 import requests
 from numpy.typing import NDArray
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Route, expect
 from torch import Tensor
 
 from archives.__main__ import main
@@ -33,7 +31,6 @@ from handlers.render import overlay
 from handlers.schema import Explanation
 from tests.conftest import scene_picture
 
-CHROMIUM = shutil.which("chromium") or ""
 pytestmark = pytest.mark.server
 PATIENCE = 30_000  # ms, on a machine that is busy
 expect.set_options(timeout=PATIENCE)
@@ -70,18 +67,6 @@ def address(endpoint: Server) -> Iterator[str]:
         assert str(endpoint.header_file("inference")) in line
         yield line.split()[1].rstrip(";")
         process.terminate()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM:
-        pytest.skip("chromium is not installed")
-    sandbox = os.geteuid() != 0  # for root Chromium has none
-    with (
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=sandbox) as launched,
-    ):
-        yield launched
 
 
 @dataclass

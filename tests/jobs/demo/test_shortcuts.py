@@ -72,11 +72,11 @@ def test_stamps_are_for_objects_near_them() -> None:
 @pytest.mark.parametrize(
     ("box", "side", "expected"),
     [
-        # 0.45 of 40 px, in the middle of the side, a pixel off.
-        ((20, 20, 60, 60), "right", (61, 31, 79, 49)),
-        ((20, 20, 60, 60), "left", (1, 31, 19, 49)),
-        ((20, 20, 60, 60), "below", (31, 61, 49, 79)),
-        ((20, 20, 60, 60), "above", (31, 1, 49, 19)),
+        # 0.6 of 40 px, in the middle of the side, a pixel off.
+        ((20, 20, 60, 60), "right", (61, 28, 85, 52)),
+        ((30, 20, 70, 60), "left", (5, 28, 29, 52)),
+        ((20, 20, 60, 60), "below", (28, 61, 52, 85)),
+        ((20, 30, 60, 70), "above", (28, 5, 52, 29)),
         ((20, 20, 82, 60), "right", None),
         ((18, 20, 60, 60), "left", None),
     ],

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
 from archives.stores.opening import open_store
 from jobs.audit.findings import Finding, Part, Table, write_part
@@ -18,25 +15,12 @@ from jobs.saved_run import SavedRun
 from tests.conftest import put
 from tests.jobs.conftest import CURSED_WIDTH, Job, picture_bytes
 
-CHROMIUM = shutil.which("chromium") or ""
 # Names that would do harm in a page, in an address, or in what a person believes to read.
 HOSTILE = (
     "%2e%2e/<script>document.title='gone'</script>.png",
     "\"onload='alert(1)' & {{ 7*7 }}\n.png",
     "\u202egnp.exe#x=1&y=%2F.png",
 )
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    if not CHROMIUM:
-        pytest.skip("chromium is not installed")
-    sandbox = os.geteuid() != 0  # for root Chromium has none
-    with (
-        sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=CHROMIUM, chromium_sandbox=sandbox) as launched,
-    ):
-        yield launched
 
 
 @pytest.fixture
