@@ -11,7 +11,7 @@ import pytest
 from archives.__main__ import main
 from archives.verify import UnsafeArchiveError, verify
 from handlers.explainer import Explainer
-from handlers.manifest import MANIFEST_NAME, ArchiveError, Manifest
+from handlers.manifest import FORMAT_VERSION, MANIFEST_NAME, ArchiveError, Manifest
 from tests.other_detectors import MODEL_FILE, NAMES, YOLO, build_other
 
 RAISING = "import torch\nclass Net(torch.nn.Module):\n    def __init__(self):\n        "
@@ -111,7 +111,7 @@ def test_a_changed_model_file_is_refused(yolo: Path, tmp_path: Path) -> None:
         ('"layout": "yolov8"', '"layout": [1]', r"layout: got \[1\]"),
         ('"layout": "yolov8"', '"cls": 1', "layout: got ''"),
         ('"head": "head"', '"head": "head", "bins": "x"', "bins: got 'x'"),
-        ('"format": 4', '"format": true', "has no format number"),
+        (f'"format": {FORMAT_VERSION}', '"format": true', "has no format number"),
         ('"model_file": "network.py"', '"model_file": "handlers"', "has no handlers"),
     ],
 )
@@ -135,7 +135,9 @@ def test_archives_of_format_2_are_read(demo_archive: Path, tmp_path: Path) -> No
     for line in (' "layout": {},\n', ' "model_file": "",\n', ' "network": "",\n'):
         assert line in values
         values = values.replace(line, "")
-    (tmp_path / MANIFEST_NAME).write_text(values.replace('"format": 4', '"format": 2'))
+    (tmp_path / MANIFEST_NAME).write_text(
+        values.replace(f'"format": {FORMAT_VERSION}', '"format": 2')
+    )
     assert Manifest.from_json((tmp_path / MANIFEST_NAME).read_bytes()).format == 2
     assert Explainer.from_archive(tmp_path).categories[0] == "__background__"
     shutil.rmtree(tmp_path / "handlers")
