@@ -17,8 +17,8 @@ from handlers.render import blend, draw_boxes, resized
 from handlers.schema import ExplainRequest, Explanation
 from jobs.audit.evidence import GREY, neighbour_region, region
 from jobs.audit.fills import filled
-from jobs.audit.places import NEIGHBOUR, SURROUNDINGS, Evidence, Place
-from jobs.audit.regions import Mask
+from jobs.audit.places import HALF, NEIGHBOUR, SURROUNDINGS, Evidence, Place
+from jobs.audit.regions import MARGIN, Mask, inside
 from jobs.audit.shortcut_report import reason
 from jobs.audit.shortcuts import Pair, ascribed
 from jobs.measure import explained, with_map
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from handlers.explainer import Explainer
 
 CELL = 300  # pixels, the longer side of a small picture
-EDGE = (255, 255, 255)
+EDGE, BOX = (255, 255, 255), (0, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,15 @@ def _example(
     boxes = chosen_boxes(explainer, picture, every).boxes
     own = [box for box in boxes if box.index == each.index]
     hidden = _hidden(each, place, boxes)
-    gone = without(picture, hidden, place)
+    if place.kind == SURROUNDINGS and each.alone >= HALF:  # the object can go
+        hidden = inside(each.box, each.height, each.width)
+    gone = without(picture, hidden, each)
     (heat,) = explained(explainer, how.request)(picture, own)
-    cells = [_outlined(picture, own, hidden), _outlined(gone, own, hidden), _heat(picture, heat)]
+    cells = [
+        _outlined(picture, each, hidden, own),
+        _outlined(gone, each, hidden),
+        _heat(picture, heat),
+    ]
     titles = [
         f"{each.category} {each.score:.2f}, and what is taken away",
         reason(each, place),
@@ -92,10 +98,12 @@ def _example(
     return Block(shortened(each.key), titles, [""], [cells])
 
 
-def without(picture: Tensor, hidden: Mask, place: Place) -> Tensor:
-    """The picture as the detector saw it without a region: uint8 [3, H, W]."""
+def without(picture: Tensor, hidden: Mask, each: Evidence) -> Tensor:
+    """The picture without a region: uint8 [3, H, W]. Where all but the box is taken away the rest
+    is grey, as one of the grounds that the detector saw."""
     mask = torch.from_numpy(hidden)
-    if place.kind == SURROUNDINGS:
+    own = inside(each.box, each.height, each.width, MARGIN)
+    if np.array_equal(hidden, ~own):
         return torch.where(mask, torch.full_like(picture, GREY), picture)
     return filled(picture, mask)
 
@@ -108,16 +116,20 @@ def _hidden(each: Evidence, place: Place, boxes: Sequence[Explanation]) -> Mask:
     return region(place, each.box, edges, each.height, each.width)
 
 
-def _outlined(picture: Tensor, boxes: Sequence[Explanation], hidden: Mask) -> Image.Image:
+def _outlined(
+    picture: Tensor, each: Evidence, hidden: Mask, labelled: Sequence[Explanation] = ()
+) -> Image.Image:
     """The picture with the box, and a frame around what is taken away."""
-    small, moved = resized(picture, boxes, CELL)
+    small, moved = resized(picture, labelled, CELL)
     image = draw_boxes(small, moved, CELL)
+    factor = small.shape[2] / picture.shape[2]
     rows, columns = np.flatnonzero(hidden.any(axis=1)), np.flatnonzero(hidden.any(axis=0))
+    frames = [] if labelled else [(each.box, BOX)]
     if len(rows):
-        factor = small.shape[2] / picture.shape[2]
-        edges = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+        frames.append(((columns[0], rows[0], columns[-1] + 1, rows[-1] + 1), EDGE))
+    for edges, colour in frames:
         left, top, right, bottom = (round(float(edge) * factor) for edge in edges)
-        ImageDraw.Draw(image).rectangle((left, top, right - 1, bottom - 1), outline=EDGE, width=2)
+        ImageDraw.Draw(image).rectangle((left, top, right - 1, bottom - 1), outline=colour, width=2)
     return image
 
 

@@ -50,7 +50,7 @@ from tests.benchmarks.machine import machine
 # Of held-out scenes: where cheating is measured, and where the audits' pictures begin.
 LEARNED_FROM, AUDITED_FROM = 30_000, 40_000
 SCENES_LEARNED = 12
-PER_PICTURE = 5
+PER_PICTURE = 4
 # A pair is learned where so many of the objects with the cue are called by its category, and so
 # many fewer without.
 LEARNED, LESS_WITHOUT = 0.5, 0.3
@@ -73,12 +73,13 @@ def _trials() -> tuple[Trial, ...]:
         "badge:mushroom:12 texture:sailboat:13 badge:umbrella:14 texture:fish:15",
         "badge:sailboat:16 texture:umbrella:17 badge:fish:18 texture:house:19",
     )
+    stamp = Trial("stamp", 1000, read_shortcuts("badge:fish:0 stamp:house:1 texture:mug:2"))
     cheats = (
         Trial(f"planted-{number}", 1000 + number, read_shortcuts(text))
         for number, text in enumerate(texts)
     )
     honest = (Trial(f"honest-{number}", 2000 + number) for number in (1, 2))
-    return (Trial("demo", None), *cheats, *honest)
+    return (Trial("demo", None), stamp, *cheats, *honest)
 
 
 def expected(shortcut: Shortcut) -> Place:
@@ -211,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, required=True, help="weights, pictures and audits")
-    parser.add_argument("--pictures", type=int, default=60, help="that each audit looks at")
+    parser.add_argument("--pictures", type=int, default=36, help="that each audit looks at")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="do these trials alone")
     parser.add_argument("--output", type=Path, default=Path("docs/methods/shortcuts.json"))
     options = parser.parse_args(arguments)
