@@ -73,12 +73,12 @@ def test_stamps_are_for_objects_near_them() -> None:
     ("box", "side", "expected"),
     [
         # 0.6 of 40 px, in the middle of the side, a pixel off.
-        ((20, 20, 60, 60), "right", (61, 28, 85, 52)),
-        ((30, 20, 70, 60), "left", (5, 28, 29, 52)),
-        ((20, 20, 60, 60), "below", (28, 61, 52, 85)),
-        ((20, 30, 60, 70), "above", (28, 5, 52, 29)),
-        ((20, 20, 82, 60), "right", None),
-        ((18, 20, 60, 60), "left", None),
+        ((30, 30, 70, 70), "right", (71, 38, 95, 62)),
+        ((30, 30, 70, 70), "left", (5, 38, 29, 62)),
+        ((30, 30, 70, 70), "below", (38, 71, 62, 95)),
+        ((30, 30, 70, 70), "above", (38, 5, 62, 29)),
+        ((30, 30, 80, 70), "right", None),
+        ((20, 30, 70, 70), "left", None),
     ],
 )
 def test_where_a_badge_stands(
