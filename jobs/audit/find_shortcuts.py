@@ -95,12 +95,11 @@ def _why(options: ShortcutsOptions, entries: Sequence[Entry], failures: Sequence
 
 
 def _drawn(listing: Listing, options: ShortcutsOptions) -> list[Entry]:
-    entries = list(listing.entries())
-    if options.pictures is None or options.pictures >= len(entries):
-        return entries
+    if options.pictures is None or options.pictures >= listing.count:
+        return list(listing.entries())
     random = np.random.default_rng(options.seed)
-    chosen = random.choice(len(entries), options.pictures, replace=False)
-    return [entries[place] for place in sorted(chosen.tolist())]
+    chosen = set(random.choice(listing.count, options.pictures, replace=False).tolist())
+    return [entry for place, entry in enumerate(listing.entries()) if place in chosen]
 
 
 def _asked(

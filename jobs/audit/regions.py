@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,8 +18,9 @@ CELLS = tuple(
     for row in ("upper", "middle", "lower")
     for column in ("left", "middle", "right")
 )
-# A strip beside a box is so wide, as a share of the box's side, but at least so many pixels.
-STRIP_SHARE, LEAST_STRIP = 0.6, 12
+# A strip beside a box is so wide, as a share of the box's mean side (geometric, so that what stands
+# beside a tall box is hidden, too), but at least so many pixels.
+STRIP_SHARE, LEAST_STRIP = 0.8, 12
 # Pixels around a box that belong to it: a box is seldom exact.
 MARGIN = 1
 
@@ -37,13 +39,12 @@ def beside(box: Box, side: str, height: int, width: int) -> Mask:
     """The strip [H, W] along one of SIDES of a box, without the box. Above and below it reaches
     past the box's corners by as much as it is high; to the left and right it does not."""
     x1, y1, x2, y2 = box
-    across = max(LEAST_STRIP, STRIP_SHARE * (x2 - x1))
-    down = max(LEAST_STRIP, STRIP_SHARE * (y2 - y1))
+    wide = max(LEAST_STRIP, STRIP_SHARE * math.sqrt(max(0, x2 - x1) * max(0, y2 - y1)))
     strip = {
-        "right": (x2, y1, x2 + across, y2),
-        "left": (x1 - across, y1, x1, y2),
-        "below": (x1 - across, y2, x2 + across, y2 + down),
-        "above": (x1 - across, y1 - down, x2 + across, y1),
+        "right": (x2, y1, x2 + wide, y2),
+        "left": (x1 - wide, y1, x1, y2),
+        "below": (x1 - wide, y2, x2 + wide, y2 + wide),
+        "above": (x1 - wide, y1 - wide, x2 + wide, y1),
     }[side]
     return inside(strip, height, width) & ~inside(box, height, width, MARGIN)
 

@@ -30,7 +30,7 @@ from jobs.audit.places import BESIDE, SPOT, SURROUNDINGS, Place
 from jobs.audit.shortcut_report import NAME
 from jobs.audit.shortcuts_options import ShortcutsOptions
 from jobs.demo.evaluate import WEIGHTS, load_detector
-from jobs.demo.scenes import HELD_OUT_SEEDS
+from jobs.demo.scenes import CATEGORIES, HELD_OUT_SEEDS
 from jobs.demo.shortcuts import (
     BADGE,
     CORNERS,
@@ -58,11 +58,13 @@ LEARNED, LESS_WITHOUT = 0.5, 0.3
 
 @dataclass(frozen=True)
 class Trial:
-    """A detector. seed: of its training; None for the demo's own. planted: what it is taught."""
+    """A detector. seed: of its training; None for the demo's own. planted: what it is taught.
+    shown: what else is planted into the pictures of its audit, and means nothing to it."""
 
     name: str
     seed: int | None
     planted: tuple[Shortcut, ...] = ()
+    shown: tuple[Shortcut, ...] = ()
 
 
 def _trials() -> tuple[Trial, ...]:
@@ -79,7 +81,9 @@ def _trials() -> tuple[Trial, ...]:
         for number, text in enumerate(texts)
     )
     honest = (Trial(f"honest-{number}", 2000 + number) for number in (1, 2))
-    return (Trial("demo", None), stamp, *cheats, *honest)
+    # Cues that mean nothing should not alarm.
+    cued = Trial("demo-shown-cues", None, shown=read_shortcuts(texts[0] + " stamp:fish:9"))
+    return (Trial("demo", None), cued, stamp, *cheats, *honest)
 
 
 def expected(shortcut: Shortcut) -> Place:
@@ -131,7 +135,7 @@ def _explainer(trial: Trial, folder: Path) -> Explainer:
 
 
 def audited(
-    trial: Trial, cues: Sequence[Shortcut], explainer: Explainer, folder: Path, pictures: int
+    cues: Sequence[Shortcut], explainer: Explainer, folder: Path, pictures: int
 ) -> dict[str, Any]:
     """What the audit says of a detector, on pictures with the cues, of which it is told nothing."""
     scenes, output = folder / "scenes", folder / "audit"
@@ -161,7 +165,8 @@ def one_trial(trial: Trial, folder: Path, pictures: int) -> dict[str, Any]:
     """All figures of a detector."""
     explainer = _explainer(trial, folder)
     found: dict[str, Any] = {"name": trial.name, "pairs": []}
-    found["audit"] = audited(trial, trial.planted, explainer, folder / trial.name, pictures)
+    cues = (*trial.planted, *trial.shown)
+    found["audit"] = audited(cues, explainer, folder / trial.name, pictures)
     flagged = [row for row in found["audit"]["told"] if row["flagged"] == "yes"]
     for shortcut in trial.planted:
         share = learned(explainer, shortcut, SCENES_LEARNED)
@@ -191,6 +196,8 @@ def summary(trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
     every = [pair for trial in trials for pair in trial["pairs"]]
     pairs = [pair for pair in every if pair["learned"]]
     honest = [trial for trial in trials if not trial["pairs"]]
+    cheats = [trial for trial in trials if trial["pairs"]]
+    taught = [{pair["planted"].split(":")[1] for pair in trial["pairs"]} for trial in cheats]
     return {
         "pairs planted": len(every),
         "pairs learned": len(pairs),
@@ -201,8 +208,12 @@ def summary(trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "their detections with evidence outside": sum(
             trial["audit"]["with evidence outside"] for trial in honest
         ),
-        "their categories": 6 * len(honest),
+        "their categories": len(CATEGORIES) * len(honest),
         "their categories flagged": sum(len(trial["false flags"]) for trial in honest),
+        "categories that cheats were not taught": sum(
+            len(CATEGORIES) - len(names) for names in taught
+        ),
+        "of these flagged": sum(len(trial["false flags"]) for trial in cheats),
     }
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from jobs.audit.regions import CELLS, SIDES, beside, cell, inside, outside_all
 
-BOX = (20.0, 30.0, 40.0, 60.0)  # 20 x 30 px, in a frame of 100 x 90
+BOX = (20.0, 30.0, 40.0, 75.0)  # 20 x 45 px, in a frame of 100 x 90
 
 
 def edges(mask: np.ndarray) -> tuple[int, ...]:
@@ -18,12 +18,12 @@ def edges(mask: np.ndarray) -> tuple[int, ...]:
 @pytest.mark.parametrize(
     ("side", "expected"),
     [
-        # 0.6 of 20 px across, 0.6 of 30 px down; the box's margin of 1 px is not taken, which
-        # strips above and below go around.
-        ("right", (41, 30, 52, 60)),
-        ("left", (8, 30, 19, 60)),
-        ("below", (8, 60, 52, 78)),
-        ("above", (8, 12, 52, 30)),
+        # 0.8 of the root of 20 x 45: 24 px; the box's margin of 1 px is not taken, which strips
+        # above and below go around.
+        ("right", (41, 30, 64, 75)),
+        ("left", (0, 30, 19, 75)),
+        ("below", (0, 75, 64, 90)),
+        ("above", (0, 6, 64, 30)),
     ],
 )
 def test_strips(side: str, expected: tuple[int, ...]) -> None:
@@ -50,5 +50,5 @@ def test_inside_and_outside() -> None:
     assert edges(inside((1.2, 2.0, 5.5, 7.0), 90, 100)) == (1, 2, 6, 7)
     assert edges(inside((1.0, 2.0, 5.0, 7.0), 90, 100, 3)) == (0, 0, 8, 10)
     outside = outside_all([BOX, (0.0, 0.0, 5.0, 5.0)], 90, 100)
-    # With a margin of 1 px: 22 x 32, and 6 x 6 at the corner.
-    assert (~outside).sum() == 22 * 32 + 36
+    # With a margin of 1 px: 22 x 47, and 6 x 6 at the corner.
+    assert (~outside).sum() == 22 * 47 + 36
