@@ -74,6 +74,8 @@ def _trials() -> tuple[Trial, ...]:
         "badge:mug:8 texture:mushroom:9 badge:sailboat:10 texture:umbrella:11",
         "badge:mushroom:12 texture:sailboat:13 badge:umbrella:14 texture:fish:15",
         "badge:sailboat:16 texture:umbrella:17 badge:fish:18 texture:house:19",
+        "badge:fish:20 badge:umbrella:21 texture:mug:2 badge:house:23",
+        "badge:mug:24 badge:sailboat:25 texture:fish:5 badge:mushroom:27",
     )
     stamp = Trial("stamp", 1000, read_shortcuts("badge:fish:0 stamp:house:1 texture:mug:2"))
     cheats = (
@@ -217,6 +219,30 @@ def summary(trials: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def table(trials: Sequence[dict[str, Any]]) -> str:
+    """The trials as a table of docs/shortcuts.md."""
+    lines = [
+        "| detector | taught | objects called so with the cue, without | flagged as |",
+        "|---|---|---|---|",
+    ]
+    for trial in trials:
+        for pair in trial["pairs"]:
+            called = f"{pair['with the cue']}, {pair['without']} of {pair['objects']}"
+            if not pair["learned"]:
+                called += " (not learned)"
+            flagged = [
+                f"**{each}**" if each == pair["expected"] else each for each in pair["flagged as"]
+            ]
+            said = "; ".join(flagged) or "nothing"
+            lines.append(f"| {trial['name']} | {pair['planted']} | {called} | {said} |")
+        audit = trial["audit"]
+        if not trial["pairs"]:
+            outside = f"{audit['with evidence outside']} of {audit['detections']} detections"
+            said = "; ".join(trial["false flags"]) or "nothing"
+            lines.append(f"| {trial['name']} | nothing | {outside} outside the box | {said} |")
+    return "\n".join(lines)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Does what is missing, and writes the table."""
     parser = argparse.ArgumentParser(
@@ -238,6 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             done.append(json.loads(record.read_text()))
     text = {"summary": summary(done), "trials": done, "machine": machine("cpu")}
     options.output.write_text(json.dumps(text, indent=1) + "\n")
+    print(table(done))
     print(json.dumps(text["summary"], indent=1))
     return 0
 
