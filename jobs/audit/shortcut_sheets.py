@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from archives.errors import shortened
 from handlers.grid import Block, draw_grid
+from handlers.outcome import shown_score
 from handlers.render import blend, draw_boxes, resized
 from handlers.schema import ExplainRequest, Explanation
 from jobs.audit.evidence import GREY, neighbour_region, region
@@ -91,7 +92,7 @@ def _example(
         _heat(picture, heat),
     ]
     titles = [
-        f"{each.category} {each.score:.2f}, and what is taken away",
+        f"{each.category} {shown_score(each.score)}, and what is taken away",
         reason(each, place),
         f"{how.request.method} on {how.request.layer}",
     ]
