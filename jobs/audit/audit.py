@@ -137,12 +137,13 @@ def _report(output: Store, outcome: Outcome, thresholds: Sequence[Threshold]) ->
         "failed pictures": float(counts["failures"]),
         FAILED_STEPS: float(len(outcome.failed())),
     }
-    for step in outcome.codes.keys() - outcome.failed():  # what is there of these is an older one's
-        part = read_part(output, PARTS.get(step, step))
+    for step in outcome.codes:
+        if step in outcome.failed():  # what is there of it is an older one's
+            continue
+        name = PARTS.get(step, step)
+        part = read_part(output, name)
         for figure, value in (part.figures if part else {}).items():
-            if figure in figures:
-                raise ValueError(f"two parts of the audit have a figure {figure!r}")
-            figures[figure] = value
+            figures[f"{name}: {figure}" if figure in figures else figure] = value
     archive = found["archive"]
     unjudged = AuditReport(
         archive=AuditedArchive(**{name: archive[name] for name in ("name", "version", "digest")}),

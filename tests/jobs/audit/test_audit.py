@@ -44,6 +44,8 @@ class Steps:
             output.write("run.json", json.dumps(RUN).encode())
         if step == "evaluate":
             write_part(output, Part("evaluation", "", "", figures={"default energy": 0.5}))
+        if step == "triage":
+            write_part(output, Part("triage", "", "", figures={"pictures": 7, "missed object": 2}))
         if step == "compare":
             write_part(output, Part("changes", "", "", figures={"changed": 3}))
         if step == "report":
@@ -80,6 +82,8 @@ def test_all_is_done_and_told(config: Path, capsys: pytest.CaptureFixture[str]) 
         "failed pictures": 2,
         "failed steps": 0,
         "default energy": 0.5,
+        "triage: pictures": 7,  # not the run's
+        "missed object": 2,
     }
     assert found["links"]["report"].endswith("out/2026-03-10/report/index.html")
     assert "passed: " in capsys.readouterr().out
