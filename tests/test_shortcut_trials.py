@@ -39,7 +39,7 @@ def test_the_summary_and_the_table_by_hand() -> None:
         pair("badge:house:0", 2, False, []),
     ]
     audit = {"detections": 50, "with evidence outside": 2}
-    trials = [
+    trials: list[dict[str, Any]] = [
         {"name": "a", "pairs": pairs, "audit": audit, "false flags": ["sailboat: x"]},
         {"name": "b", "pairs": [], "audit": audit, "false flags": []},
     ]
