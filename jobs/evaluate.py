@@ -118,8 +118,8 @@ def _read_truth(options: EvaluateOptions, explainer: Explainer, listing: Listing
         return None
     from jobs.truth.reading import read_truth
 
-    categories = explainer.categories[explainer.detector.first_label :]
-    return read_truth(options.truth, options.truth_format, categories, listing.store)
+    own = explainer.categories[explainer.detector.first_label :]
+    return read_truth(options.truth, options.truth_format, pictures=listing.store, fallback=own)
 
 
 def _alone(explainer: Explainer, annotated: Iterable[str]) -> list[str]:

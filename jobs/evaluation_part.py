@@ -46,7 +46,7 @@ def evaluation_part(
         title="Are the maps any good?",
         text=f"{TEXT} {boxes} boxes.",
         tables=tuple(([detector] if detector else []) + tables),
-        figures=figures_of(summary),
+        figures={"boxes measured": float(boxes), **figures_of(summary)},
     )
 
 

@@ -198,6 +198,7 @@ class SanityOptions:
     detections: how many boxes are compared, or a few more; they score more than score_threshold.
     per_picture: at most so many of one picture, drawn at random by `seed`.
     repeats: how often each part is randomised anew.
+    pictures: draw a sheet of maps over a picture.
     """
 
     archive: str
@@ -211,6 +212,7 @@ class SanityOptions:
     score_threshold: float = 0.5
     per_picture: int = 4
     repeats: int = 3
+    pictures: bool = True
     seed: int = 0
     device: str = "cpu"
     precision: str = "fp32"

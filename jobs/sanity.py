@@ -131,10 +131,13 @@ def _sanity(
     text = as_markdown(part)
     output.write(RECORD, json.dumps(plain(record), indent=1, allow_nan=False).encode())
     output.write(TABLE, text.encode())
-    output.write(SHEET, _drawn(*sheet))
+    if options.pictures:
+        output.write(SHEET, _drawn(*sheet))
+    else:
+        output.delete(SHEET)  # an earlier run's
     write_part(output, part)
     print(text)
-    print(f"{output.uri}/{RECORD}, {TABLE}, {SHEET}")
+    print(f"{output.uri}/{RECORD}, {TABLE}" + f", {SHEET}" * options.pictures)
     return DONE_WITH_FAILURES if failures else DONE
 
 

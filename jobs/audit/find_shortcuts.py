@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from archives.errors import UsageError, shortened
+from archives.errors import MissingObjectError, UsageError, shortened
 from archives.stores.opening import open_store
-from archives.stores.store import Entry
+from archives.stores.store import Entry, Store
 from handlers.detectors.classifier import ClassifierDetector
 from handlers.images import decode_picture
 from handlers.render import encode_jpeg
@@ -67,6 +68,8 @@ def find_shortcuts(options: ShortcutsOptions, explainer: Explainer) -> int:
         told = pairs(found)
         output = open_store(options.output)
         rows = shortcut_report.rows(found)
+        for entry in [*_sheets_of(output)]:  # an earlier run's
+            output.delete(entry)
         output.write(EVIDENCE, parquet_bytes(rows, shortcut_report.COLUMNS))
         part = shortcut_report.part(found, told)
         keys = {printable(entry.key): entry.key for entry in entries}
@@ -82,6 +85,12 @@ def find_shortcuts(options: ShortcutsOptions, explainer: Explainer) -> int:
     _tell(told, found)
     print(f"{output.uri}/{EVIDENCE}, audit/{part.name}.json")
     return DONE_WITH_FAILURES if failures else DONE
+
+
+def _sheets_of(output: Store) -> Iterator[str]:
+    """What an earlier run drew."""
+    with suppress(MissingObjectError):
+        yield from (each.key for each in output.entries(FOLDER) if each.key.endswith(".jpg"))
 
 
 def _why(options: ShortcutsOptions, entries: Sequence[Entry], failures: Sequence[Failure]) -> str:

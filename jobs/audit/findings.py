@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from archives.errors import MissingObjectError
+from archives.errors import MissingObjectError, printable
 from archives.stores.store import Store
 from jobs.tables import parquet_bytes, read_rows
 
@@ -142,7 +142,9 @@ def _shown(cell: Cell) -> str:
         return f"{mean:.3f}" if math.isnan(error) else f"{mean:.3f} ± {error:.3f}"
     if isinstance(cell, float):
         return f"{cell:.3f}"
-    return f"{cell:,}" if isinstance(cell, int) else cell.replace("|", "\\|").replace("\n", " ")
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    return printable(cell.replace("\n", " ")).replace("|", "\\|")
 
 
 def _table(values: dict[str, Any]) -> Table:

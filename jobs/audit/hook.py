@@ -26,7 +26,10 @@ def check_hook(hook: Hook) -> None:
     """Raises UsageError for one that cannot be told, before anything is done."""
     if hook.url is None:
         return
-    parts = urlsplit(hook.url)
+    try:
+        parts = urlsplit(hook.url)
+    except ValueError as error:
+        raise UsageError("hook.url: expected https://HOST/PATH") from error
     secure = parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname))
     if not secure or not parts.hostname:
         raise UsageError(
@@ -35,8 +38,21 @@ def check_hook(hook: Hook) -> None:
         )
     if parts.username or parts.password:
         raise UsageError("hook.url: a password in it ends in logs; name a token_variable instead")
-    if hook.token_variable is not None and not os.environ.get(hook.token_variable):
-        raise UsageError(f"hook.token_variable: {hook.token_variable} is not set")
+    if hook.token_variable is not None:
+        token = _token(hook.token_variable)
+        if not token:
+            raise UsageError(f"hook.token_variable: {hook.token_variable} is not set")
+        # No header takes other characters, and the error that says so has the token in it.
+        if not (token.isascii() and token.isprintable()):
+            raise UsageError(
+                f"hook.token_variable: {hook.token_variable} holds no token: it has"
+                " characters that no header may have"
+            )
+
+
+def _token(variable: str) -> str:
+    """Files of secrets end with a line's end."""
+    return os.environ.get(variable, "").strip()
 
 
 def tell(hook: Hook, report: bytes) -> str:
@@ -66,7 +82,7 @@ def _post(hook: Hook, report: bytes) -> str:
     assert hook.url is not None
     headers = {"Content-Type": "application/json"}
     if hook.token_variable is not None:
-        headers["Authorization"] = f"Bearer {os.environ[hook.token_variable]}"
+        headers["Authorization"] = f"Bearer {_token(hook.token_variable)}"
     request = urllib.request.Request(hook.url, report, headers, method="POST")
     opener = urllib.request.build_opener(_NoRedirect)
     problem = ""

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from archives.errors import UsageError, shortened
+from jobs.commands.argument_types import split_threshold
 from jobs.settings import read_yaml
 
 DATE = "{date}"
@@ -82,7 +83,7 @@ class Plan(_Strict):
     """One audit. README and docs/audit.md say what each field does.
 
     explain, evaluate, ...: the options of the command of that name, by their names with
-    underscores. output: with "{date}" where each day has its own. keep: days.
+    underscores. input, output: with "{date}" where each day has its own. keep: days.
     """
 
     archive: str
@@ -113,8 +114,19 @@ class Plan(_Strict):
             )
         for step in STEPS:
             for name in getattr(self, step) or {}:
-                if name in SHARED:
+                if name.replace("-", "_") in SHARED:
                     raise ValueError(f"{step}: {name} is given once, at the top")
+                if name == "threshold":
+                    raise ValueError(f"{step}: give it at the top, among the audit's thresholds")
+                if not self.pictures and name in SHOWING.get(step, ()):
+                    raise ValueError(f"{step}: {name} goes with pictures, and these are private")
+        for text in self.thresholds:
+            try:
+                split_threshold(text)
+            except ValueError as error:
+                raise ValueError(
+                    f"thresholds: expected FIGURE>=NUMBER or FIGURE<=NUMBER, got {text!r}"
+                ) from error
         return self
 
 
@@ -126,8 +138,11 @@ WITH_INPUT = ("explain", "evaluate", "sanity", "shortcuts")
 WITH_TRUTH = ("evaluate", "triage")
 WITHOUT_PICTURES: Mapping[str, dict[str, Any]] = {
     "explain": {"pictures": False},
+    "sanity": {"pictures": False},
     "shortcuts": {"examples": 0},
 }
+# What would bring pixels back.
+SHOWING = {"explain": ("pictures", "overlays"), "sanity": ("pictures",), "shortcuts": ("examples",)}
 # Flags that take one value and may be given several times.
 REPEATED = ("public_key", "threshold")
 
@@ -177,10 +192,10 @@ def command_of(step: str, run: Run) -> list[str] | None:
         before = settings.pop("before", run.before)
         if before is None:
             return None
-        return [*line, str(before), run.output, *_flags({"output": run.output, **settings})]
+        return [*line, str(before), run.output, *_flags(step, {"output": run.output, **settings})]
     if step == "report":
         shared: dict[str, Any] = {"earlier": list(run.earlier)} if run.earlier else {}
-        return [*line, run.output, *_flags({**shared, **settings})]
+        return [*line, run.output, *_flags(step, {**shared, **settings})]
     shared = {
         "archive": plan.archive,
         "registry": plan.registry,
@@ -190,22 +205,26 @@ def command_of(step: str, run: Run) -> list[str] | None:
         "precision": plan.precision,
     }
     shared |= {"input": list(plan.input)} if step in WITH_INPUT else {"run": run.output}
+    if step == "evaluate":
+        shared["controls"] = True  # figures mean something only beside them
     if step in WITH_TRUTH and plan.truth is not None:
         shared |= {"truth": plan.truth.place, "truth_format": plan.truth.format}
     if not plan.pictures:
         shared |= WITHOUT_PICTURES.get(step, {})
-    return [*line, *_flags({**shared, **settings})]
+    return [*line, *_flags(step, {**shared, **settings})]
 
 
-def _flags(settings: Mapping[str, Any]) -> list[str]:
-    """As a person would type them. What is None or an empty list is not given."""
-    line = []
+def _flags(step: str, settings: Mapping[str, Any]) -> list[str]:
+    """As a person would type them. What is None or an empty list is not given, nor is what is
+    false where there is no flag that says so."""
+    line: list[str] = []
     for name, value in settings.items():
         flag = name.replace("_", "-")
         if value is None or value == []:
             continue
         if isinstance(value, bool):
-            line.append(f"--{flag}" if value else f"--no-{flag}")
+            if value or step == "explain" or name == "pictures":
+                line.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, list) and name in REPEATED:
             line += [part for each in value for part in (f"--{flag}", str(each))]
         elif isinstance(value, list):

@@ -34,8 +34,8 @@ def _date(text: str) -> str:
 COMMAND = Command(
     name="audit",
     help="explain, evaluate, compare and report, from one file, and say whether all is well",
-    description="Does a whole audit, as its file says. The same command again does only what is"
-    " missing.",
+    description="Does a whole audit, as its file says. The same command again explains and"
+    " evaluates only what is missing.",
     options=(AuditOptions,),
     runs="jobs.audit.audit:audit",
     add_arguments=_add_arguments,

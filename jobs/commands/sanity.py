@@ -35,6 +35,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
             f"--{name}", type=kind, default=default, help=f"{text} (default %(default)s)"
         )
+    parser.add_argument(
+        "--no-pictures",
+        dest="pictures",
+        action="store_false",
+        help="figures alone, for pictures that are private: no sheet of maps over one",
+    )
     add_machine(parser)
 
 

@@ -23,6 +23,7 @@ def read_truth(
     categories: Sequence[str] = (),
     pictures: Store | None = None,
     masks: bool = True,
+    fallback: Sequence[str] = (),
 ) -> Truth:
     """The true objects of pictures; their annotations are read when a picture is asked for.
 
@@ -37,6 +38,7 @@ def read_truth(
         annotations have them.
     pictures: where pictures lie by their keys; YOLO's shares need their sizes.
     masks: whether masks are decoded, too.
+    fallback: the classes' names for YOLO where the data set itself gives none.
     Raises UsageError where nothing of the form is there, or with auto several are.
     """
     root, path = split_uri(place)
@@ -63,7 +65,7 @@ def read_truth(
     if VOC in found:
         return voc.VocTruth(found[VOC], categories, masks)
     if YOLO in found:
-        return yolo.YoloTruth(found[YOLO], categories, pictures, masks)
+        return yolo.YoloTruth(found[YOLO], categories, pictures, masks, fallback)
     return coco.CocoTruth(found[COCO], masks)
 
 

@@ -50,12 +50,14 @@ class YoloTruth:
         categories: Sequence[str] = (),
         pictures: Store | None = None,
         masks: bool = True,
+        fallback: Sequence[str] = (),
     ) -> None:
         """folder: of the text files. pictures: where the pictures lie by their keys, for their
         sizes; None: in the folder images/ that is like the folder's labels/, or in the folder
-        itself. Raises UsageError where the classes have no names."""
+        itself. fallback: names where the data set gives none. Raises UsageError where the classes
+        have no names."""
         self.folder = AnnotationFolder(folder.store(), ".txt")
-        self.categories = tuple(categories) or _names(folder)
+        self.categories = tuple(categories) or _names(folder, tuple(fallback))
         self.pictures = pictures
         self.beside = _pictures_of(folder).store()
         self.with_masks = masks
@@ -155,7 +157,7 @@ def _thing(words: Sequence[str], where: str, width: int, height: int) -> _Thing:
     return _Thing((x1, y1, x2, y2), None, where)
 
 
-def _names(folder: Place) -> tuple[str, ...]:
+def _names(folder: Place, fallback: tuple[str, ...]) -> tuple[str, ...]:
     """From classes.txt or data.yaml in the folder or one of the two above it."""
     place: Place | None = folder
     for _ in range(3):
@@ -172,6 +174,8 @@ def _names(folder: Place) -> tuple[str, ...]:
             if found:
                 return found
         place = place.parent()
+    if fallback:
+        return fallback
     raise UsageError(
         f"the classes of {shown(folder.store().uri)} have no names: expected {CLASSES} (a name a"
         f" line) or {DATA[0]} (with names) there or above it, or --categories"

@@ -91,7 +91,7 @@ def triage(options: TriageOptions, explainer: Explainer) -> int:
     explainer.check(request)
     known = explainer.categories[explainer.detector.first_label :]
     found = Triage.of(options)
-    _read(run, _truth(options, run), known, found)
+    _read(run, _truth(options, run, known), known, found)
     if not found.pictures:
         raise UsageError(f"nothing to look at: {shortened(run.output.uri)} has no pictures")
     questions = _questions(found)
@@ -138,12 +138,17 @@ def _check(run: SavedRun, explainer: Explainer) -> None:
             )
 
 
-def _truth(options: TriageOptions, run: SavedRun) -> Truth | None:
+def _truth(options: TriageOptions, run: SavedRun, known: tuple[str, ...]) -> Truth | None:
     if options.truth is None:
         return None
     from jobs.truth.reading import read_truth  # which only annotations need
 
-    return read_truth(options.truth, options.truth_format, pictures=run.source(), masks=False)
+    return read_truth(
+        *(options.truth, options.truth_format),
+        pictures=run.source(),
+        masks=False,
+        fallback=known,
+    )
 
 
 def _read(run: SavedRun, truth: Truth | None, known: tuple[str, ...], found: Triage) -> None:

@@ -155,6 +155,17 @@ def test_an_alias_is_followed_once(config: Path) -> None:
     assert archives == ["demo@production", *["demo@1.0"] * 3]
 
 
+def test_a_report_that_fails_fails_the_gate_too(config: Path) -> None:
+    assert run(config, Steps({"report": 1})) == 4
+    assert report(config)["passed"] is False
+
+
+def test_a_day_has_its_own_input(config: Path) -> None:
+    steps = Steps()
+    run(config, steps, input="s3://b/{date}/in")
+    assert steps.lines[0][-1] == "s3://b/2026-03-10/in"
+
+
 def test_old_runs_go_once_all_is_well(config: Path) -> None:
     for date in ("2026-01-01", "2026-03-01"):
         run(config, Steps(), date)
@@ -182,4 +193,4 @@ def test_a_dry_run_prints_the_commands(config: Path, capsys: pytest.CaptureFixtu
     assert audit(AuditOptions(str(config), "2026-03-10", dry_run=True)) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[1].startswith("python -m jobs evaluate --archive a.mar --output ")
-    assert out[1].endswith("--input in --maps 'method=odam smooth=0.2'")
+    assert out[1].endswith("--input in --controls --maps 'method=odam smooth=0.2'")

@@ -68,7 +68,7 @@ def webhook(monkeypatch: pytest.MonkeyPatch) -> Iterator[Webhook]:
 def test_a_webhook_is_told(
     webhook: Webhook, monkeypatch: pytest.MonkeyPatch, answers: list[int], problem: str
 ) -> None:
-    monkeypatch.setenv("TOLD_TOKEN", "hunter2")
+    monkeypatch.setenv("TOLD_TOKEN", "hunter2\n")  # as a file of a secret ends
     webhook.answers = [*answers]
     asked = Hook(url=webhook.url, token_variable="TOLD_TOKEN")
     check_hook(asked)
@@ -89,6 +89,7 @@ def test_a_webhook_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"url": "http://example.org/"}, "expected https"),
         ({"url": "file:///etc/passwd"}, "expected https"),
         ({"url": "https:///no-host"}, "expected https"),
+        ({"url": "https://[::1/x"}, "expected https"),
         ({"url": "https://me:hunter2@example.org/"}, "a password in it ends in logs"),
         ({"url": "https://example.org/", "token_variable": "NOT_SET"}, "NOT_SET is not set"),
     ],
@@ -96,6 +97,13 @@ def test_a_webhook_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_hook_that_cannot_be_told_safely_is_refused(fields: dict[str, str], says: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
         check_hook(Hook.model_validate(fields))
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_token_that_no_header_takes_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOLD_TOKEN", "hunter2\nmore")
+    with pytest.raises(UsageError, match="TOLD_TOKEN holds no token") as caught:
+        check_hook(Hook(url="https://example.org/", token_variable="TOLD_TOKEN"))
     assert "hunter2" not in str(caught.value)
 
 

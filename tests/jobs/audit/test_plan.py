@@ -23,7 +23,7 @@ def test_what_is_done_of_a_plan_that_says_little() -> None:
     archive = "--archive demo.mar --output out"
     assert commands() == {
         "explain": f"explain {archive} --input in",
-        "evaluate": f"evaluate {archive} --input in",
+        "evaluate": f"evaluate {archive} --input in --controls",
         "shortcuts": f"shortcuts {archive} --input in",
         "triage": f"triage {archive} --run out",
         "compare": "compare yesterday out --output out",
@@ -52,12 +52,17 @@ def test_what_is_given_goes_to_its_step() -> None:
     fields = "--method odam --fuse --layer C3 C4 --no-coco"
     assert found == {
         "explain": f"explain {shared} --no-pictures {fields}",
-        "evaluate": f"evaluate {shared} --truth voc --truth-format auto --detections 20",
-        "sanity": f"sanity {shared}",
+        "evaluate": f"evaluate {shared} --controls --truth voc --truth-format auto --detections 20",
+        "sanity": f"sanity {shared} --no-pictures",
         "shortcuts": f"shortcuts {shared} --examples 0 --per-picture 2",
         "compare": "compare s3://other out --output out --alpha 0.01",
         "report": "report out --earlier a b",
     }
+
+
+def test_what_is_false_by_itself_needs_no_flag() -> None:
+    assert "controls" not in commands(evaluate={"controls": False})["evaluate"]
+    assert commands(explain={"coco": False})["explain"].endswith("--no-coco")
 
 
 def test_without_an_earlier_run_nothing_is_compared() -> None:
@@ -82,6 +87,18 @@ def test_without_an_earlier_run_nothing_is_compared() -> None:
         (
             "{archive: a, input: b, output: c, evaluate: {device: cuda}}",
             "evaluate: device is given once, at the top",
+        ),
+        (
+            "{archive: a, input: b, output: c, evaluate: {threshold: ['x>=1']}}",
+            "evaluate: give it at the top, among the audit's thresholds",
+        ),
+        (
+            "{archive: a, input: b, output: c, pictures: false, explain: {overlays: each}}",
+            "explain: overlays goes with pictures, and these are private",
+        ),
+        (
+            "{archive: a, input: b, output: c, thresholds: ['x > 0.3']}",
+            "thresholds: expected FIGURE>=NUMBER or FIGURE<=NUMBER, got 'x > 0.3'",
         ),
         ("{archive: a, input: b, output: c, explain: false}", "explain: Input should be a valid"),
         ("- archive", "expected the flags' names with values"),
