@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from archives.errors import MissedError, UsageError, shortened
+from archives.errors import printable as printable_text
 from archives.stores.opening import open_store
 from archives.stores.store import Store
 from handlers.metrics.faithfulness import FaithfulnessOptions
@@ -315,4 +316,4 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _say(text: str) -> None:
-    print(f"jobs: {text}", file=sys.stderr, flush=True)
+    print(f"jobs: {printable_text(text)}", file=sys.stderr, flush=True)

@@ -11,9 +11,10 @@ from jobs.measure import CONTROLS, CURVES
 from jobs.thresholds import figures_of
 
 NAME = "evaluation"
-TEXT = (
-    "How well the maps explain the boxes, each beside two maps that explain nothing: a Gaussian at"
-    " the middle of the box, and a smooth random field. Where a map lies on its object says little"
+TEXT = "How well the maps explain the boxes."
+BESIDE = (
+    "Beside them stand two maps that explain nothing: a Gaussian at the middle of the box, and a"
+    " smooth random field. Where a map lies on its object says little"
     " by itself, for the Gaussian does that best: deletion (less is better) and insertion (more is"
     " better) say whether the pixels it names made the box. A difference of less than two standard"
     " errors is no difference."
@@ -44,7 +45,7 @@ def evaluation_part(
     return Part(
         name=NAME,
         title="Are the maps any good?",
-        text=f"{TEXT} {boxes} boxes.",
+        text=" ".join([TEXT, *([BESIDE] if CONTROLS[0] in summary else []), f"{boxes} boxes."]),
         tables=tuple(([detector] if detector else []) + tables),
         figures={"boxes measured": float(boxes), **figures_of(summary)},
     )

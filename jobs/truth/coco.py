@@ -156,7 +156,12 @@ class CocoTruth:
                 for place in self._by_name.get(_base(each), ())
                 if _same_end(each, self.pictures[place]["file_name"])
             ]
-            found = same or self._by_stem.get(_stem(each), [])
+            # Another ending is another form of the picture; another folder is another picture.
+            found = same or [
+                place
+                for place in self._by_stem.get(_stem(each), ())
+                if _same_end(_bare(each), _bare(self.pictures[place]["file_name"]))
+            ]
             if len(found) > 1:
                 names = ", ".join(shown(self.pictures[place]["file_name"]) for place in found[:3])
                 raise self._error(
@@ -212,6 +217,11 @@ def _base(name: str) -> str:
 def _stem(name: str) -> str:
     base = _base(name)
     return base.rpartition(".")[0] or base
+
+
+def _bare(name: str) -> str:
+    """Without its ending."""
+    return name.removesuffix(_base(name)) + _stem(name)
 
 
 def _same_end(one: str, other: str) -> bool:

@@ -74,7 +74,9 @@ def test_objects_by_hand(place: str) -> None:
     [
         ("val/a.jpg", 2),
         ("data/val/a.jpg", 2),
-        ("elsewhere/a.png", 2),  # by its stem
+        ("a.png", 2),  # by its stem
+        ("val/a.png", 2),
+        ("elsewhere/a.png", None),  # another folder's is another picture
         ("train/b.jpg", 1),
         ("val/b.jpg", 0),
         ("none.png", 0),
