@@ -16,7 +16,7 @@ from archives.registry.audit_report import AuditedArchive, AuditReport, Threshol
 from archives.stores.opening import open_store
 from archives.stores.store import Store
 from jobs import record
-from jobs.audit.findings import read_part
+from jobs.audit.findings import read_part, remove_part
 from jobs.audit.hook import check_hook, tell
 from jobs.audit.options import AuditOptions
 from jobs.audit.plan import DATE, STEPS, Plan, Run, check, command_of, dated, read_plan
@@ -79,6 +79,9 @@ def audit(options: AuditOptions, main: Main | None = None) -> int:
             if outcome.codes[step] >= 128:  # interrupted, or killed
                 return outcome.codes[step]
     output = open_store(run.output)
+    for step in STEPS[1:-1]:  # an earlier attempt's parts would look like this one's
+        if step not in outcome.codes or step in outcome.failed():
+            remove_part(output, PARTS.get(step, step))
     report = _report(output, outcome, thresholds)
     text = report.model_dump_json(indent=1, exclude_none=True).encode() + b"\n"
     output.write(REPORT, text)
@@ -143,8 +146,6 @@ def _report(output: Store, outcome: Outcome, thresholds: Sequence[Threshold]) ->
         FAILED_STEPS: float(len(outcome.failed())),
     }
     for step in outcome.codes:
-        if step in outcome.failed():  # what is there of it is an older one's
-            continue
         name = PARTS.get(step, step)
         part = read_part(output, name)
         for figure, value in (part.figures if part else {}).items():

@@ -78,10 +78,13 @@ def find_shortcuts(options: ShortcutsOptions, explainer: Explainer) -> int:
         def picture(key: str) -> Tensor:
             return decode_picture(listing.store.read(keys[key]))
 
-        drawn = sheets(explainer, picture, found, told, how) if options.examples else ()
-        for name, image in drawn:
-            output.write(f"{FOLDER}{name}.jpg", encode_jpeg(image))
         write_part(output, part)
+        drawn = sheets(explainer, picture, found, told, how) if options.examples else ()
+        try:
+            for name, image in drawn:
+                output.write(f"{FOLDER}{name}.jpg", encode_jpeg(image))
+        except MissingObjectError as error:
+            _say(f"not all examples are drawn: {error}")
     _tell(told, found)
     print(f"{output.uri}/{EVIDENCE}, audit/{part.name}.json")
     return DONE_WITH_FAILURES if failures else DONE

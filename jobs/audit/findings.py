@@ -121,6 +121,12 @@ def read_part(output: Store, name: str) -> Part | None:
     )
 
 
+def remove_part(output: Store, name: str) -> None:
+    """Removes what `write_part` wrote, if it is there."""
+    for ending in ("json", "parquet"):
+        output.delete(f"{AUDIT}{name}.{ending}")
+
+
 def worst_first(findings: Sequence[Finding]) -> list[Finding]:
     """By severity; of equals by key and index."""
     return sorted(findings, key=lambda each: (-each.severity, each.key, each.index or 0))

@@ -42,7 +42,7 @@ class Steps:
         output = open_store(place)
         if step == "explain":
             output.write("run.json", json.dumps(RUN).encode())
-        if step == "evaluate":
+        if step == "evaluate" and not self.codes.get(step):
             write_part(output, Part("evaluation", "", "", figures={"default energy": 0.5}))
         if step == "triage":
             write_part(output, Part("triage", "", "", figures={"pictures": 7, "missed object": 2}))
@@ -136,6 +136,14 @@ def test_nothing_is_audited_that_was_not_explained(config: Path, code: int) -> N
     assert run(config, steps, hook={"command": ["sh", "-c", f"cat > {told}"]}) == code
     assert steps.done == ["explain"]
     assert json.loads(told.read_text()) == {"passed": False, "notes": f"explain ended with {code}"}
+
+
+def test_parts_of_an_earlier_attempt_are_not_shown(config: Path) -> None:
+    assert run(config, Steps()) == 0
+    parts = config.parent / "out/2026-03-10/audit"
+    assert run(config, Steps({"evaluate": 1}), triage=False) == 4
+    assert "default energy" not in report(config)["figures"]
+    assert list(parts.iterdir()) == []
 
 
 def test_an_interruption_ends_it(config: Path) -> None:
