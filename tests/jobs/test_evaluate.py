@@ -279,7 +279,7 @@ def truth(monkeypatch: pytest.MonkeyPatch) -> FakeTruth:
     """Of the pictures of `options`."""
     fake = FakeTruth({f"{number}.png": scene_objects(number) for number in range(2)})
     reading = ModuleType("jobs.truth.reading")
-    reading.read_truth = lambda *asked: asked[:2] == ("there", "voc") and fake  # type: ignore[attr-defined]
+    reading.read_truth = lambda *asked, **_: asked[:2] == ("there", "voc") and fake  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "jobs.truth.reading", reading)
     return fake
 
