@@ -17,7 +17,8 @@ from archives.errors import printable as printable_text
 from archives.stores.opening import open_store
 from archives.stores.store import Store
 from handlers.metrics.faithfulness import FaithfulnessOptions
-from jobs.audit.findings import Table, as_markdown, write_part
+from jobs.audit.findings import Table, write_part
+from jobs.audit.markdown import table_rows
 from jobs.errors import DONE, DONE_WITH_FAILURES
 from jobs.evaluation_part import evaluation_part
 from jobs.evaluation_record import RECORD, EvaluationRecord
@@ -192,7 +193,8 @@ def _evaluate(options: EvaluateOptions, listing: Listing, work: _Work) -> int:
         saved_boxes.write(output, FOLDER)
         judged = scored(saved_boxes)
         detector, own = table_of(judged), detector_scores.figures_of(judged)
-        table += "\n" + as_markdown(detector)
+        rows_of_detector = "\n".join(table_rows(detector))
+        table += f"\n{detector.title}:\n\n{rows_of_detector}\n\n{detector.text}\n"
     boxes = measured_boxes(rows)
     part = evaluation_part(summary, boxes, detector)
     write_part(output, replace(part, figures=part.figures | own))

@@ -10,6 +10,7 @@ from typing import Any
 
 from archives.errors import ConflictError
 from archives.stores.store import Store
+from jobs.numbers_in_json import plain
 from jobs.scoring.reported import Reported
 
 RECORD = "evaluation.json"
@@ -72,12 +73,3 @@ class EvaluationRecord:
             **({"detections": detections} if detections else {}),
         }
         output.write(RECORD, json.dumps(plain(values), indent=1, allow_nan=False).encode())
-
-
-def plain(value: Any) -> Any:
-    """Nothing instead of what is no number, which JSON does not know."""
-    if isinstance(value, Mapping):
-        return {name: plain(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

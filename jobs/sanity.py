@@ -21,9 +21,9 @@ from handlers.tap import undisturbed
 from jobs.audit.findings import Finding, Part, Table, write_part
 from jobs.audit.markdown import as_markdown
 from jobs.errors import DONE, DONE_WITH_FAILURES
-from jobs.evaluation_record import plain
 from jobs.inputs.listing import Listing, list_input
 from jobs.names import printable
+from jobs.numbers_in_json import plain
 from jobs.options import SanityOptions
 from jobs.progress import counted
 from jobs.randomised import (

@@ -82,14 +82,10 @@ def audit(options: AuditOptions, main: Main | None = None) -> int:
     for step in STEPS[1:-1]:  # an earlier attempt's parts would look like this one's
         if step not in outcome.codes or step in outcome.failed():
             remove_part(output, PARTS.get(step, step))
-    report = _report(output, outcome, thresholds)
-    text = report.model_dump_json(indent=1, exclude_none=True).encode() + b"\n"
-    output.write(REPORT, text)
+    report, text = _written(output, outcome, thresholds)
     outcome.codes["report"] = _step("report", run, main)
     if "report" in outcome.failed():  # which the gate has to know
-        report = _report(output, outcome, thresholds)
-        text = report.model_dump_json(indent=1, exclude_none=True).encode() + b"\n"
-        output.write(REPORT, text)
+        report, text = _written(output, outcome, thresholds)
     code = _said(output, report, outcome)
     if code not in GOOD:
         _tell(plan, text, "")
@@ -132,6 +128,16 @@ def _step(step: str, run: Run, main: Main) -> int:
     assert line is not None
     print(f"\n{step}:", flush=True)
     return main(line)
+
+
+def _written(
+    output: Store, outcome: Outcome, thresholds: Sequence[Threshold]
+) -> tuple[AuditReport, bytes]:
+    """audit.json, and its text, written."""
+    report = _report(output, outcome, thresholds)
+    text = report.model_dump_json(indent=1, exclude_none=True).encode() + b"\n"
+    output.write(REPORT, text)
+    return report, text
 
 
 def _report(output: Store, outcome: Outcome, thresholds: Sequence[Threshold]) -> AuditReport:

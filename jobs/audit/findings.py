@@ -11,8 +11,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from archives.errors import MissingObjectError, printable
+from archives.errors import MissingObjectError
 from archives.stores.store import Store
+from jobs.numbers_in_json import plain
 from jobs.tables import parquet_bytes, read_rows
 
 AUDIT = "audit/"
@@ -132,39 +133,9 @@ def worst_first(findings: Sequence[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda each: (-each.severity, each.key, each.index or 0))
 
 
-def as_markdown(table: Table) -> str:
-    """A table for people who read text: its title, its rows, its text."""
-    lines = [list(table.columns), ["---"] * len(table.columns)]
-    lines += [[_shown(cell) for cell in row] for row in table.rows]
-    rows = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    return f"{table.title}:\n\n{rows}\n" + (f"\n{table.text}\n" if table.text else "")
-
-
-def _shown(cell: Cell) -> str:
-    if cell is None:
-        return "-"
-    if isinstance(cell, tuple):
-        mean, error = cell
-        return f"{mean:.3f}" if math.isnan(error) else f"{mean:.3f} ± {error:.3f}"
-    if isinstance(cell, float):
-        return f"{cell:.3f}"
-    if isinstance(cell, int):
-        return f"{cell:,}"
-    return printable(cell.replace("\n", " ")).replace("|", "\\|")
-
-
 def _table(values: dict[str, Any]) -> Table:
     rows = tuple(
         tuple(tuple(cell) if isinstance(cell, list) else cell for cell in row)
         for row in values["rows"]
     )
     return Table(values["title"], values["text"], tuple(values["columns"]), rows)
-
-
-def plain(value: Any) -> Any:
-    """None instead of what is no number, which JSON does not know."""
-    if isinstance(value, dict):
-        return {name: plain(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from jobs.audit.findings import Cell, Part
+from archives.errors import printable
+from jobs.audit.findings import Cell, Part, Table
 
 
 def as_markdown(part: Part) -> str:
     """Its heading, text and tables."""
     lines = [f"# {part.title}", "", part.text]
     for table in part.tables:
-        lines += ["", f"## {table.title}", "", table.text, "", *_rows(table.columns, table.rows)]
+        lines += ["", f"## {table.title}", "", table.text, "", *table_rows(table)]
     return "\n".join(lines) + "\n"
 
 
@@ -24,9 +25,12 @@ def shown(cell: Cell) -> str:
         return text if math.isnan(error) or text == "-" else f"{text} ± {error:.3f}"
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return "-"
-    return f"{cell:.3f}" if isinstance(cell, float) else str(cell).replace("|", r"\|")
+    if isinstance(cell, str):
+        return printable(cell.replace("\n", " ")).replace("|", r"\|")
+    return f"{cell:.3f}" if isinstance(cell, float) else f"{cell:,}"
 
 
-def _rows(columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> Iterator[str]:
-    for cells in (columns, ["---"] * len(columns), *rows):
+def table_rows(table: Table) -> Iterator[str]:
+    """A table's lines, its heading first."""
+    for cells in (table.columns, ["---"] * len(table.columns), *table.rows):
         yield f"| {' | '.join(map(shown, cells))} |"

@@ -28,6 +28,7 @@ from jobs.boxes.options import BoxStep
 from jobs.boxes.saved_maps import write_json
 from jobs.boxes.scored import MAP, Held
 from jobs.names import printable
+from jobs.numbers_in_json import plain
 from jobs.progress import counted
 from jobs.scoring import saved_boxes
 from jobs.scoring.saved_boxes import truth_rows
@@ -70,7 +71,7 @@ def write_results(output: Store, results: Results, settings: Mapping[str, Any]) 
         if row["category"] in results.held.categories
     ]
     output.write(TRUTHS, parquet_bytes(truths, saved_boxes.TRUTHS))
-    output.write(FIGURES, parquet_bytes([_plain(asdict(each)) for each in results.figures], TABLE))
+    output.write(FIGURES, parquet_bytes([plain(asdict(each)) for each in results.figures], TABLE))
     summary = {
         "maps_of": settings,
         "step": asdict(results.step),
@@ -80,7 +81,7 @@ def write_results(output: Store, results: Results, settings: Mapping[str, Any]) 
         "chosen": [asdict(each) for each in results.chosen],
         "box_accuracy": [asdict(each) for each in results.accuracies],
     }
-    write_json(output, RECORD, _plain(summary))
+    write_json(output, RECORD, plain(summary))
     page = as_page(results)
     output.write(PAGE, page.encode())
     return page
@@ -254,12 +255,3 @@ def _kind(name: str) -> str:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:g}"
-
-
-def _plain(value: Any) -> Any:
-    """None instead of what is no number, which JSON does not know."""
-    if isinstance(value, Mapping):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -15,6 +15,7 @@ from archives.stores.opening import open_store
 from archives.stores.store import Store
 from jobs.errors import DONE
 from jobs.names import RECORD
+from jobs.numbers_in_json import plain
 from jobs.progress import counted
 from jobs.saved_run import SavedRun
 from jobs.scoring.average_precision import (
@@ -101,7 +102,7 @@ def score(options: ScoreOptions) -> int:
             for (name, threshold), boxes in _saved(store, options.place).by_map().items()
         ]
     notes += _differing_names(scored)
-    text = json.dumps(_plain(_summary(options, scored, notes)), indent=1, allow_nan=False)
+    text = json.dumps(plain(_summary(options, scored, notes)), indent=1, allow_nan=False)
     output = open_store(options.output) if options.output else store
     output.write(SCORES, text.encode() + b"\n")
     if options.json:
@@ -298,12 +299,3 @@ def _table(title: str, categories: dict[str, CategoryScore], score_threshold: fl
 
 def _share(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.4f}"
-
-
-def _plain(value: Any) -> Any:
-    """None instead of what is no number, which JSON does not know."""
-    if isinstance(value, dict):
-        return {name: _plain(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

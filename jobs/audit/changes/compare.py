@@ -15,8 +15,9 @@ from jobs.audit.changes.options import CompareOptions
 from jobs.audit.changes.rows import TABLE, written
 from jobs.audit.changes.settings import differing
 from jobs.audit.changes.tally import Tally
-from jobs.audit.findings import AUDIT, plain, write_part
+from jobs.audit.findings import AUDIT, write_part
 from jobs.errors import DONE
+from jobs.numbers_in_json import plain
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
 from jobs.saved_run import SavedRun
 

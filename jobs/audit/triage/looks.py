@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from dataclasses import dataclass
 
-import numpy as np
-
+from handlers.metrics import localization
 from handlers.schema import Explanation
 from jobs.audit.changes.maps import cells_inside
 from jobs.audit.findings import Finding
@@ -38,13 +36,8 @@ def entropy(explanation: Explanation) -> float:
     """How scattered a map is: Shannon's entropy of its shares by cell over the logarithm of their
     number, cells off the picture left out: 0, all in one cell, to 1, the same everywhere. 0 for a
     map with nothing in it."""
-    cells = cells_inside(explanation.geometry, tuple(explanation.heatmap.shape))
-    heat = explanation.heatmap.double().numpy()[np.ix_(*cells)]
-    total = float(heat.sum())
-    if total <= 0 or heat.size < 2:
-        return 0.0
-    shares = heat[heat > 0] / total
-    return float(-(shares * np.log(shares)).sum()) / math.log(heat.size)
+    rows, columns = cells_inside(explanation.geometry, tuple(explanation.heatmap.shape))
+    return float(localization.entropy(explanation.heatmap[rows][:, columns]))
 
 
 class Looks:

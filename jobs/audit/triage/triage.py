@@ -14,7 +14,7 @@ import numpy as np
 from archives.errors import UsageError, shortened
 from archives.stores.opening import open_store
 from jobs.audit.changes.differences import detections
-from jobs.audit.findings import AUDIT, Finding, plain, write_part
+from jobs.audit.findings import AUDIT, Finding, write_part
 from jobs.audit.triage import report
 from jobs.audit.triage.asking import Answer, Question, Steadiness, answers, request_of
 from jobs.audit.triage.errors import Missed, judged, missed_finding
@@ -24,6 +24,7 @@ from jobs.audit.triage.noticed import MISSED, UNSTABLE, Findings, Noticed, by_pi
 from jobs.audit.triage.options import TriageOptions
 from jobs.audit.triage.usual import BINS, Usual, place_of
 from jobs.errors import DONE, DONE_WITH_FAILURES
+from jobs.numbers_in_json import plain
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
 from jobs.saved_run import SavedPicture, SavedRun
 from jobs.tables import parquet_bytes
