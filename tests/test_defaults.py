@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from jobs.demo.data import held_out
-from jobs.measure import GAUSSIAN, RANDOM
+from jobs.evaluation.measure import GAUSSIAN, RANDOM
 from tests.benchmarks import defaults
 
 DOCS = Path(__file__).parent.parent / "docs"

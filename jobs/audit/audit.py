@@ -22,8 +22,8 @@ from jobs.audit.options import AuditOptions
 from jobs.audit.plan import DATE, STEPS, Plan, Run, check, command_of, dated, read_plan
 from jobs.audit.retention import days_runs, remove_old
 from jobs.errors import DONE, DONE_WITH_FAILURES
+from jobs.evaluation.thresholds import REPORT, parsed
 from jobs.progress import counted
-from jobs.thresholds import REPORT, parsed
 
 # Runs before this one whose figures are plotted, at most.
 MOST_EARLIER = 30

@@ -7,7 +7,8 @@ One that falls alone, or stays though the object is another, has evidence outsid
 each region is taken away by itself: strips beside the box, cells of the frame, other detections'
 boxes.
 
-All runs share `jobs.measure.reported`, so every detector that an adapter fits can be asked.
+All runs share `jobs.evaluation.tracking.reported`, so every detector that an adapter fits can be
+asked.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from handlers.schema import Explanation
 from jobs.audit.fills import exchanged, filled, resized
 from jobs.audit.places import BESIDE, NEIGHBOUR, REGIONS, SPOT, Evidence, Place
 from jobs.audit.regions import MARGIN, Box, Mask, beside, cell, inside, outside_all
-from jobs.tracking import BoxesAndClasses, reported
+from jobs.evaluation.tracking import BoxesAndClasses, reported
 
 GREY = 128
 # Objects that are put into a detection's place, each of another category.
@@ -114,7 +115,8 @@ def evidence_of(
     It costs two to four runs of the detector a detection, and where one has evidence outside its
     box as many more as there are strips and neighbours, and cells of the frame.
     key: the picture's, printable. picture: uint8 [3, H, W]. boxes: its detections, as of
-    `jobs.measure.chosen_boxes`. chosen: the places of those that are asked; None for all.
+    `jobs.evaluation.subjects.chosen_boxes`. chosen: the places of those that are asked; None for
+    all.
     """
     asked = _Asked(explainer, picture, boxes, batch_size)
     own = [boxes[place] for place in (range(len(boxes)) if chosen is None else chosen)]

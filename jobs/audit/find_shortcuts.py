@@ -25,10 +25,10 @@ from jobs.audit.shortcut_sheets import SheetOptions, sheets
 from jobs.audit.shortcuts import Pair, pairs
 from jobs.audit.shortcuts_options import ShortcutsOptions
 from jobs.errors import DONE, DONE_WITH_FAILURES
+from jobs.evaluation.subjects import MeasureOptions, chosen_boxes
 from jobs.inputs.listing import Listing, list_input
 from jobs.names import printable
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
-from jobs.subjects import MeasureOptions, chosen_boxes
 from jobs.tables import parquet_bytes
 from jobs.worker.pictures import Failure, Picture, Pools, load_ahead
 from jobs.worker.shard import check_whose

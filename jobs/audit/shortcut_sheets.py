@@ -22,9 +22,9 @@ from jobs.audit.places import HALF, NEIGHBOUR, SURROUNDINGS, Evidence, Place
 from jobs.audit.regions import MARGIN, Mask, inside
 from jobs.audit.shortcut_report import reason
 from jobs.audit.shortcuts import Pair, ascribed
-from jobs.measure import explained, with_map
+from jobs.evaluation.measure import explained, with_map
+from jobs.evaluation.subjects import MeasureOptions, chosen_boxes
 from jobs.names import file_name
-from jobs.subjects import MeasureOptions, chosen_boxes
 
 if TYPE_CHECKING:
     from torch import Tensor

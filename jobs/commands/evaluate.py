@@ -101,7 +101,7 @@ COMMAND = Command(
     " pointing game, energy, compactness, deletion and insertion; with --truth against true"
     " objects. The same command again does only what is missing.",
     options=(EvaluateOptions,),
-    runs="jobs.evaluate:evaluate",
+    runs="jobs.evaluation.evaluate:evaluate",
     add_arguments=_add_arguments,
     finish=_finish,
 )

@@ -57,7 +57,7 @@ COMMAND = Command(
     " one after the other, and compares the maps of the same boxes before and after. A method whose"
     " maps do not change is named: what it shows is not why the detector drew the box.",
     options=(SanityOptions,),
-    runs="jobs.sanity:sanity",
+    runs="jobs.evaluation.sanity:sanity",
     add_arguments=_add_arguments,
     finish=_finish,
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.measure import CONTROLS, figure_names, paired
+from jobs.evaluation.measure import CONTROLS, figure_names, paired
 
 # Of a summary: how many boxes have a figure, by its name, where not all do.
 FEWER = "boxes"
@@ -20,8 +20,9 @@ def summarised(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """By map the rows' figures and "seconds" as [mean, standard error], and "less CONTROL", the
     paired differences from a control, likewise.
 
-    rows: as `jobs.measure.measure` gives them, each with its "picture". A figure is that of the
-    boxes that have it as a number; FEWER says of how many, where these are not all.
+    rows: as `jobs.evaluation.measure.measure` gives them, each with its "picture".
+    A figure is that of the boxes that have it as a number; FEWER says of how many, where
+    these are not all.
     """
     by_map: dict[str, dict[tuple[str, int], Mapping[str, Any]]] = defaultdict(dict)
     for row in rows:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from handlers.metrics.localization import BY_BOX, BY_OBJECTS
-from jobs.measure import CONTROLS, CURVES, OVERLAP
+from jobs.evaluation.measure import CONTROLS, CURVES, OVERLAP
+from jobs.evaluation.subjects import LEAST_OVERLAP
 from jobs.progress import counted
 from jobs.scoring.summary import FEWER
-from jobs.subjects import LEAST_OVERLAP
 
 LESS_IS_BETTER = ("compactness", "odi", "deletion")
 

@@ -19,7 +19,7 @@ from typing import Any
 from PIL import Image
 
 from jobs.demo.data import SETS, held_out
-from jobs.measure import GAUSSIAN, RANDOM
+from jobs.evaluation.measure import GAUSSIAN, RANDOM
 
 RECORD = "defaults.json"
 FAITHFUL = "method=layercam layer=C3 smooth=0.1 center_prior=0.35"

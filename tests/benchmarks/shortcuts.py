@@ -42,9 +42,9 @@ from jobs.demo.shortcuts import (
     read_shortcuts,
 )
 from jobs.demo.train_head import main as train
+from jobs.evaluation.tracking import reported
 from jobs.scoring.matching import overlaps
 from jobs.tables import read_rows
-from jobs.tracking import reported
 from tests.benchmarks.machine import machine
 
 # Of held-out scenes: where cheating is measured, and where the audits' pictures begin.

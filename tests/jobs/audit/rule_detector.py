@@ -15,7 +15,7 @@ from torch import Tensor
 from handlers.images import Geometry
 from handlers.schema import Explanation
 from jobs.audit.evidence import Donors
-from jobs.tracking import BoxesAndClasses
+from jobs.evaluation.tracking import BoxesAndClasses
 
 CATEGORIES = ("background", "cat", "dog", "bird")
 HEIGHT, WIDTH = 90, 120
@@ -89,8 +89,8 @@ def donors() -> Donors:
 
 
 class RuleDetector:
-    """Stands for `jobs.measure.reported`: the cat's class has the rule's share of its score, the
-    rest of which goes to the bird; the others are known by themselves.
+    """Stands for `jobs.evaluation.tracking.reported`: the cat's class has the rule's share of its
+    score, the rest of which goes to the bird; the others are known by themselves.
     looked: pictures so far."""
 
     def __init__(self, rule: Rule) -> None:

@@ -20,7 +20,7 @@ from jobs.__main__ import parse
 from jobs.audit import evidence, find_shortcuts, shortcut_sheets
 from jobs.audit.findings import read_part
 from jobs.audit.shortcuts_options import ShortcutsOptions
-from jobs.measure import with_map
+from jobs.evaluation.measure import with_map
 from jobs.tables import read_rows
 from tests.conftest import scene_picture
 from tests.jobs.audit.rule_detector import (

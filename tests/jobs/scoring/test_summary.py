@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.measure import FIGURES, GAUSSIAN, RANDOM
+from jobs.evaluation.measure import FIGURES, GAUSSIAN, RANDOM
 from jobs.scoring.summary import FEWER, summarised
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.measure import GAUSSIAN, figure_names
+from jobs.evaluation.measure import GAUSSIAN, figure_names
 from jobs.scoring.summary import summarised
 from jobs.scoring.tables import as_table, measured_boxes
 

@@ -21,11 +21,11 @@ from handlers.images import to_image
 from handlers.metrics.controls import gaussian_in_box
 from handlers.metrics.faithfulness import FaithfulnessOptions
 from handlers.schema import ExplainRequest, RequestError
-from jobs import evaluate as module
 from jobs.__main__ import parse
 from jobs.demo.scenes import CATEGORIES, HELD_OUT_SEEDS, SceneOptions, make_scene
-from jobs.evaluate import evaluate
-from jobs.measure import (
+from jobs.evaluation import evaluate as module
+from jobs.evaluation.evaluate import evaluate
+from jobs.evaluation.measure import (
     CONTROLS,
     GAUSSIAN,
     explained,
@@ -34,9 +34,9 @@ from jobs.measure import (
     random_fields,
     with_map,
 )
+from jobs.evaluation.subjects import MeasureOptions, chosen_boxes
 from jobs.options import EvaluateOptions
 from jobs.scoring.matching import overlaps
-from jobs.subjects import MeasureOptions, chosen_boxes
 from jobs.truth.objects import Objects
 from tests.conftest import scene_picture
 

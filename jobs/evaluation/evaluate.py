@@ -20,10 +20,7 @@ from handlers.metrics.faithfulness import FaithfulnessOptions
 from jobs.audit.findings import Table, write_part
 from jobs.audit.markdown import table_rows
 from jobs.errors import DONE, DONE_WITH_FAILURES
-from jobs.evaluation_part import evaluation_part
-from jobs.evaluation_record import RECORD, EvaluationRecord
-from jobs.inputs.listing import Listing, list_input
-from jobs.measure import (
+from jobs.evaluation.measure import (
     GAUSSIAN,
     RANDOM,
     Maker,
@@ -33,17 +30,20 @@ from jobs.measure import (
     measure,
     random_fields,
 )
+from jobs.evaluation.part import evaluation_part
+from jobs.evaluation.record import RECORD, EvaluationRecord
+from jobs.evaluation.requested_maps import requested
+from jobs.evaluation.subjects import MeasureOptions, chosen_boxes
+from jobs.evaluation.thresholds import REPORT, Measured, check_thresholds, write_audit
+from jobs.inputs.listing import Listing, list_input
 from jobs.names import printable
 from jobs.options import EvaluateOptions
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
-from jobs.requested_maps import requested
 from jobs.scoring import detector_scores
 from jobs.scoring.detector_scores import FOLDER, saved, scored, table_of
 from jobs.scoring.reported import Reported
 from jobs.scoring.summary import summarised
 from jobs.scoring.tables import as_table, measured_boxes
-from jobs.subjects import MeasureOptions, chosen_boxes
-from jobs.thresholds import REPORT, Measured, check_thresholds, write_audit
 from jobs.truth.objects import Objects, Truth
 from jobs.worker.pictures import Failure, Pools, load_ahead
 from jobs.worker.shard import check_whose

@@ -1,5 +1,5 @@
 """Do maps depend on what the detector learned? Parts of it are randomised, and the maps of the same
-boxes compared (`jobs.randomised`)."""
+boxes compared (`jobs.evaluation.randomised`)."""
 
 from __future__ import annotations
 
@@ -21,12 +21,7 @@ from handlers.tap import undisturbed
 from jobs.audit.findings import Finding, Part, Table, write_part
 from jobs.audit.markdown import as_markdown
 from jobs.errors import DONE, DONE_WITH_FAILURES
-from jobs.inputs.listing import Listing, list_input
-from jobs.names import printable
-from jobs.numbers_in_json import plain
-from jobs.options import SanityOptions
-from jobs.progress import counted
-from jobs.randomised import (
+from jobs.evaluation.randomised import (
     ANOTHER_BOX,
     INTACT,
     MEASURES,
@@ -36,7 +31,12 @@ from jobs.randomised import (
     compared,
     parts_that_matter,
 )
-from jobs.requested_maps import requested
+from jobs.evaluation.requested_maps import requested
+from jobs.inputs.listing import Listing, list_input
+from jobs.names import printable
+from jobs.numbers_in_json import plain
+from jobs.options import SanityOptions
+from jobs.progress import counted
 from jobs.scoring.summary import mean_and_error
 from jobs.worker.pictures import Failure, Picture, Pools, load_ahead
 from jobs.worker.shard import check_whose

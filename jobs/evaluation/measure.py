@@ -22,8 +22,8 @@ from handlers.metrics.controls import gaussian_in_box, smooth_random_field
 from handlers.metrics.faithfulness import FaithfulnessOptions, Scoring, deletion, insertion
 from handlers.metrics.localization import BY_BOX, BY_OBJECTS, localization
 from handlers.schema import ExplainRequest, Explanation
-from jobs.subjects import MeasureOptions, Subjects
-from jobs.tracking import scorings
+from jobs.evaluation.subjects import MeasureOptions, Subjects
+from jobs.evaluation.tracking import scorings
 
 GAUSSIAN, RANDOM = "control: Gaussian in the box", "control: smooth random field"
 CONTROLS = (GAUSSIAN, RANDOM)

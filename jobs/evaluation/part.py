@@ -7,8 +7,8 @@ from typing import Any
 
 from handlers.metrics.localization import BY_BOX, BY_OBJECTS
 from jobs.audit.findings import Cell, Part, Table
-from jobs.measure import CONTROLS, CURVES
-from jobs.thresholds import figures_of
+from jobs.evaluation.measure import CONTROLS, CURVES
+from jobs.evaluation.thresholds import figures_of
 
 NAME = "evaluation"
 TEXT = "How well the maps explain the boxes."

@@ -14,7 +14,7 @@ from archives.registry.audit_report import AuditedArchive, AuditReport, Threshol
 from archives.stores.store import Store
 from handlers.manifest import Manifest
 from jobs.commands.argument_types import split_threshold
-from jobs.measure import CONTROLS, FIGURES, figure_names, paired
+from jobs.evaluation.measure import CONTROLS, FIGURES, figure_names, paired
 
 REPORT = "audit.json"
 # How much was measured: figures, too.

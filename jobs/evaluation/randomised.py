@@ -36,8 +36,9 @@ INTACT = "intact"
 
 @dataclass(frozen=True)
 class RandomisedOptions:
-    """score_threshold, per_picture: which boxes, as for jobs.subjects.MeasureOptions. repeats: how
-    often each part is randomised anew. seed: of the orders, of the boxes drawn and of the fields.
+    """score_threshold, per_picture: which boxes, as for jobs.evaluation.subjects.MeasureOptions.
+    repeats: how often each part is randomised anew. seed: of the orders, of the boxes
+    drawn and of the fields.
     """
 
     score_threshold: float = 0.5

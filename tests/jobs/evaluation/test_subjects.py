@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from handlers.schema import Detections
-from jobs.subjects import MeasureOptions, Subjects, chosen_boxes
+from jobs.evaluation.subjects import MeasureOptions, Subjects, chosen_boxes
 from jobs.truth.objects import Objects
 from tests.jobs.conftest import QuickExplainer
 

@@ -21,7 +21,7 @@ from handlers.explainer import Explainer
 from handlers.metrics.similarity import pearson
 from handlers.schema import ExplainRequest, Explanation
 from handlers.tap import NonFiniteError, undisturbed
-from jobs.randomised import ANOTHER_BOX, RandomisedOptions, compared
+from jobs.evaluation.randomised import ANOTHER_BOX, RandomisedOptions, compared
 from tests.conftest import random_picture, scene_picture
 from tests.handlers.detectors.test_yolo import explainer_of
 from tests.handlers.detectors.tiny_transformers import CATEGORIES, tiny_model

@@ -19,10 +19,10 @@ from handlers.explainer import Explainer
 from handlers.images import to_image
 from handlers.manifest import Manifest
 from jobs.commands.argument_types import split_threshold, threshold
-from jobs.evaluate import evaluate
-from jobs.measure import FIGURES, GAUSSIAN
+from jobs.evaluation.evaluate import evaluate
+from jobs.evaluation.measure import FIGURES, GAUSSIAN
+from jobs.evaluation.thresholds import REPORT, Measured, check_thresholds, figures_of, write_audit
 from jobs.options import EvaluateOptions
-from jobs.thresholds import REPORT, Measured, check_thresholds, figures_of, write_audit
 from tests.conftest import scene_picture
 
 MANIFEST = Manifest("demo", "1.0", "fasterrcnn_resnet50_fpn", ("__background__", "cat"), {})

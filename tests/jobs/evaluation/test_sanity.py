@@ -19,8 +19,8 @@ from handlers.images import to_image
 from handlers.schema import RequestError
 from jobs.__main__ import parse
 from jobs.audit.findings import read_part
+from jobs.evaluation.sanity import flagged, sanity, summarised
 from jobs.options import SanityOptions
-from jobs.sanity import flagged, sanity, summarised
 from tests.conftest import scene_picture
 
 
