@@ -15,8 +15,9 @@ from archives.verify import UnsafeArchiveError, extract
 from handlers.manifest import FORMAT_VERSION, ArchiveError
 from jobs.engines.workers import LocalWorkers, end, environment
 from jobs.errors import Interrupted, KilledError
-from jobs.options import ArchiveFacts, JobOptions, Options, WorkOrder
+from jobs.options import JobOptions, Options
 from jobs.public_keys import checked_copy
+from jobs.work_order import ArchiveFacts, WorkOrder
 
 
 def launch(options: Options) -> int:

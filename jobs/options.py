@@ -3,10 +3,8 @@ own have their commands' beside them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from jobs.page.options import ReportPageOptions
@@ -275,52 +273,3 @@ class Options(Protocol):
 
     @property
     def precision(self) -> str: ...
-
-
-@dataclass(frozen=True)
-class ArchiveFacts:
-    """What the verification of the archive, from outside, found."""
-
-    name: str
-    version: str
-    digest: str
-
-
-@dataclass(frozen=True)
-class WorkOrder:
-    """What the parent hands the worker: the options, and the archive verified and unpacked.
-
-    folder: where the archive lies unpacked; private to this run.
-    """
-
-    options: Options
-    archive: ArchiveFacts
-    folder: Path
-
-    def to_json(self) -> str:
-        own: Any = self.options
-        return json.dumps(
-            {
-                "options": asdict(own),
-                "kind": type(own).__name__,
-                "archive": asdict(self.archive),
-                "folder": str(self.folder),
-            }
-        )
-
-    @classmethod
-    def from_json(cls, text: str) -> WorkOrder:
-        from jobs.commands.command import by_options  # they know these options
-        from jobs.commands.registry import COMMANDS
-
-        values = json.loads(text)
-        _, kind = by_options(COMMANDS)[values["kind"]]
-        options = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values["options"].items()
-        }
-        return cls(
-            kind(**options),
-            ArchiveFacts(**values["archive"]),
-            Path(values["folder"]),
-        )

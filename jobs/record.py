@@ -12,7 +12,8 @@ from typing import Any
 from archives.errors import ConflictError, MissingObjectError
 from archives.stores.store import Store
 from jobs.names import RECORD
-from jobs.options import JobOptions, WorkOrder
+from jobs.options import JobOptions
+from jobs.work_order import WorkOrder
 
 SCHEMA_VERSION = 3
 RUNNING = "running"

@@ -17,10 +17,11 @@ from jobs.inputs.listing import Listing, list_input
 from jobs.inputs.plan import Plan, changes, write_plan
 from jobs.lease import LISTING, Lease, part_name
 from jobs.names import RECORD
-from jobs.options import JobOptions, WorkOrder
+from jobs.options import JobOptions
 from jobs.progress import Progress
 from jobs.record import InputFacts, Tally
 from jobs.report import finish, summarise, summarise_part
+from jobs.work_order import WorkOrder
 from jobs.worker.commit import SHARDS, STATS, all_stats
 from jobs.worker.messages import Advanced, Committed, Event, Job, Ready, ShardOrder
 

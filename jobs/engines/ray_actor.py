@@ -21,7 +21,8 @@ from archives.verify import extract
 from handlers.manifest import ArchiveError
 from jobs.engines.workers import LocalWorkers
 from jobs.errors import WorkerEndedError
-from jobs.options import JobOptions, WorkOrder
+from jobs.options import JobOptions
+from jobs.work_order import WorkOrder
 from jobs.worker.messages import SHEET, Committed, Drawn, Event, Job, ShardOrder, event_line
 
 END = b""  # instead of an order: nothing more is wanted

@@ -26,8 +26,9 @@ from jobs.engines.ray_actor import THREADS, Ending, NodeWorker
 from jobs.engines.ray_cluster import Cluster
 from jobs.engines.workers import AHEAD, DEATHS
 from jobs.errors import ElsewhereError, WorkerEndedError, WorkersLostError
-from jobs.options import JobOptions, WorkOrder
+from jobs.options import JobOptions
 from jobs.progress import counted
+from jobs.work_order import WorkOrder
 from jobs.worker.commit import read_stats
 from jobs.worker.messages import (
     SHEET,

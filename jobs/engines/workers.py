@@ -21,7 +21,8 @@ from typing import TypeAlias
 
 from archives.signatures.variables import SECRET_VARIABLES
 from jobs.errors import KilledError, WorkerEndedError
-from jobs.options import JobOptions, WorkOrder
+from jobs.options import JobOptions
+from jobs.work_order import WorkOrder
 from jobs.worker.messages import (
     SHEET,
     Begun,

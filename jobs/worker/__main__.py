@@ -21,7 +21,8 @@ from archives.errors import UnsafeError, UsageError
 from jobs.commands.command import by_options
 from jobs.commands.registry import COMMANDS
 from jobs.errors import DONE, Interrupted, report
-from jobs.options import JobOptions, PreviewOptions, WorkOrder
+from jobs.options import JobOptions, PreviewOptions
+from jobs.work_order import WorkOrder
 
 if TYPE_CHECKING:
     from handlers.explainer import Explainer

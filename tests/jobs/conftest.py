@@ -22,8 +22,9 @@ from handlers.schema import ExplainRequest, Explanation
 from jobs.contact_sheet import write_contact_sheet
 from jobs.inputs.plan import Plan
 from jobs.lease import guard
-from jobs.options import ArchiveFacts, JobOptions, WorkOrder
+from jobs.options import JobOptions
 from jobs.run import run
+from jobs.work_order import ArchiveFacts, WorkOrder
 from jobs.worker.messages import Event, Ready, Sampled, ShardOrder
 from jobs.worker.messages import Job as JobMessage
 from jobs.worker.pictures import Pools

@@ -23,7 +23,8 @@ from handlers.render import HEAT, blend, encode_jpeg
 from handlers.schema import Detections, ExplainRequest, RequestError
 from jobs.__main__ import main, parse
 from jobs.features import CELL, CHANNEL_CELL, _boxes, draw, features
-from jobs.options import ArchiveFacts, FeatureOptions, WorkOrder
+from jobs.options import FeatureOptions
+from jobs.work_order import ArchiveFacts, WorkOrder
 from jobs.worker.pictures import Picture
 from tests.conftest import put, random_picture, scene_picture
 from tests.jobs.conftest import picture_bytes

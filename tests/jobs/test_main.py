@@ -19,16 +19,15 @@ from jobs import options as job_options
 from jobs.__main__ import main, parse
 from jobs.commands.shared_arguments import REQUEST_FIELDS
 from jobs.options import (
-    ArchiveFacts,
     JobOptions,
     Options,
     PreviewOptions,
     ReportOptions,
     StatusOptions,
     SweepOptions,
-    WorkOrder,
 )
 from jobs.page.options import ReportPageOptions
+from jobs.work_order import ArchiveFacts, WorkOrder
 
 NEEDED = ["--archive", "a.mar", "--input", "in", "--output", "out"]
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from jobs.audit.findings import Cell, Part, Table
+from jobs.audit.triage.gathered import Triage
 from jobs.audit.triage.noticed import FLAGS, MISSED, Noticed
 from jobs.progress import counted
-
-if TYPE_CHECKING:
-    from jobs.audit.triage.triage import Triage
 
 PART = "triage"
 LIST = 10  # pictures in the printed text

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,12 +15,12 @@ from jobs.audit.changes.differences import detections
 from jobs.audit.findings import AUDIT, Finding, write_part
 from jobs.audit.triage import report
 from jobs.audit.triage.asking import Answer, Question, Steadiness, answers, request_of
-from jobs.audit.triage.errors import Missed, judged, missed_finding
-from jobs.audit.triage.kept import Sample
-from jobs.audit.triage.looks import Look, Looks, entropy
-from jobs.audit.triage.noticed import MISSED, UNSTABLE, Findings, Noticed, by_picture
+from jobs.audit.triage.errors import judged, missed_finding
+from jobs.audit.triage.gathered import LEAST_STABILITY, Triage
+from jobs.audit.triage.looks import Look, entropy
+from jobs.audit.triage.noticed import MISSED, UNSTABLE, Noticed, by_picture
 from jobs.audit.triage.options import TriageOptions
-from jobs.audit.triage.usual import BINS, Usual, place_of
+from jobs.audit.triage.usual import BINS, place_of
 from jobs.errors import DONE, DONE_WITH_FAILURES
 from jobs.numbers_in_json import plain
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
@@ -35,47 +33,6 @@ if TYPE_CHECKING:
     from handlers.explainer import Explainer
 
 SUMMARY, TABLE = "triage.json", "triage.parquet"
-# A detection of which a move leaves less than this is unstable.
-LEAST_STABILITY = 0.5
-
-
-# A picture's key, its printable name, and objects that were missed there.
-Asked = tuple[str, str, tuple[Missed, ...]]
-
-
-@dataclass
-class Triage:
-    """What is gathered on the way.
-
-    sample: pictures drawn at random from those with detections; drawn: the keys of those that are
-    looked at moved. missed: pictures, drawn likewise,
-    with objects that nothing tells of. objects, missed_objects: how many. whys: by kind; of missed
-    objects that a detection is about its flag.
-    """
-
-    options: TriageOptions
-    findings: Findings
-    looks: Looks
-    sample: Sample[tuple[str, str]]
-    missed: Sample[Asked]
-    drawn: set[str] = field(default_factory=set)
-    pictures: int = 0
-    detections: int = 0
-    annotated: int = 0
-    objects: int = 0
-    missed_objects: int = 0
-    unknown: Counter[str] = field(default_factory=Counter)
-    whys: Counter[str] = field(default_factory=Counter)
-    stability: Usual = field(default_factory=Usual)
-    stability_limit: float = LEAST_STABILITY
-    asked: int = 0
-    failures: list[Failure] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, options: TriageOptions) -> Triage:
-        most, seed = options.most, options.seed
-        samples = Sample[tuple[str, str]](most, seed), Sample[Asked](most, seed)
-        return cls(options, Findings(most), Looks(most), *samples)
 
 
 def triage(options: TriageOptions, explainer: Explainer) -> int:

@@ -13,7 +13,8 @@ import pytest
 from archives.errors import UnsafeError
 from archives.verify import verify
 from jobs.engines.ray_actor import END, Orders, Said, unpacked
-from jobs.options import ArchiveFacts, JobOptions, WorkOrder
+from jobs.options import JobOptions
+from jobs.work_order import ArchiveFacts, WorkOrder
 from jobs.worker.messages import SHEET, Job, ShardOrder
 from tests.jobs.archive_stub import write_archive
 

@@ -20,7 +20,8 @@ from jobs.__main__ import main
 from jobs.engines import workers
 from jobs.engines.workers import DEATHS, PROJECT, LocalWorkers, Worker, _give, end, environment
 from jobs.errors import KilledError, WorkerEndedError
-from jobs.options import ArchiveFacts, JobOptions, WorkOrder
+from jobs.options import JobOptions
+from jobs.work_order import ArchiveFacts, WorkOrder
 from jobs.worker.messages import Blame, ShardOrder
 from tests.conftest import put
 from tests.jobs.archive_stub import write_archive
