@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from archives.errors import CommandError, one_line
+from archives.errors import CommandError, UsageError, one_line
 
 DONE = 0
 DONE_WITH_FAILURES = 3
@@ -17,6 +17,10 @@ class DeviceLostError(CommandError):
     """The GPU failed, for whatever reason: worth another try in a new process."""
 
     exit_code = 75
+
+
+class NothingToMeasureError(UsageError):
+    """All is as it should be, but no box scores over the threshold: a quiet night."""
 
 
 class Interrupted(BaseException):

@@ -24,7 +24,7 @@ from jobs.audit.places import Evidence
 from jobs.audit.shortcut_sheets import SheetOptions, sheets
 from jobs.audit.shortcuts import Pair, pairs
 from jobs.audit.shortcuts_options import ShortcutsOptions
-from jobs.errors import DONE, DONE_WITH_FAILURES
+from jobs.errors import DONE, DONE_WITH_FAILURES, NothingToMeasureError
 from jobs.evaluation.subjects import MeasureOptions, chosen_boxes
 from jobs.inputs.listing import Listing, list_input
 from jobs.names import printable
@@ -51,7 +51,8 @@ def find_shortcuts(options: ShortcutsOptions, explainer: Explainer) -> int:
     prints the flags. Returns 0, or 3 if pictures failed.
 
     Raises RequestError for a method or layer that the detector does not have, UsageError for a
-    classifier, where there are no pictures, or where there is not one detection to ask.
+    classifier, where there are no pictures or all failed, NothingToMeasureError where there is not
+    one detection to ask.
     """
     if isinstance(explainer.detector, ClassifierDetector):
         raise UsageError("a classifier draws no boxes; expected a detector's archive")
@@ -64,7 +65,7 @@ def find_shortcuts(options: ShortcutsOptions, explainer: Explainer) -> int:
         for failure in failures:
             _say(f"{failure.key}: {failure.message}")
         if not found:
-            raise UsageError(f"nothing to ask: {_why(options, entries, failures)}")
+            raise _nothing(options, entries, failures)
         told = pairs(found)
         output = open_store(options.output)
         rows = shortcut_report.rows(found)
@@ -96,11 +97,14 @@ def _sheets_of(output: Store) -> Iterator[str]:
         yield from (each.key for each in output.entries(FOLDER) if each.key.endswith(".jpg"))
 
 
-def _why(options: ShortcutsOptions, entries: Sequence[Entry], failures: Sequence[Failure]) -> str:
+def _nothing(
+    options: ShortcutsOptions, entries: Sequence[Entry], failures: Sequence[Failure]
+) -> UsageError:
+    """Why nothing was asked."""
     if len(failures) == len(entries):
-        return f"all {counted(len(failures), 'picture')} failed"
-    return (
-        f"no box scores more than {options.score_threshold:g} in"
+        return UsageError(f"nothing to ask: all {counted(len(failures), 'picture')} failed")
+    return NothingToMeasureError(
+        f"nothing to ask: no box scores more than {options.score_threshold:g} in"
         f" {counted(len(entries), 'picture')} of {shortened(' '.join(options.inputs))}; lower"
         " --score-threshold"
     )

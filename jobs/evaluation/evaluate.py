@@ -19,7 +19,7 @@ from archives.stores.store import Store
 from handlers.metrics.faithfulness import FaithfulnessOptions
 from jobs.audit.findings import Table, write_part
 from jobs.audit.markdown import table_rows
-from jobs.errors import DONE, DONE_WITH_FAILURES
+from jobs.errors import DONE, DONE_WITH_FAILURES, NothingToMeasureError
 from jobs.evaluation.measure import (
     GAUSSIAN,
     RANDOM,
@@ -89,7 +89,8 @@ def evaluate(options: EvaluateOptions, explainer: Explainer) -> int:
 
     What a run that was interrupted measured is kept, picture by picture. Raises RequestError for
     names that the detector does not know, ConflictError if the output holds another evaluation,
-    UsageError if there are no pictures, not one box to measure, or no truth where it is said to be.
+    UsageError if there are no pictures, all failed, or there is no truth where it is said to be,
+    NothingToMeasureError if there is not one box to measure.
     """
     how = MeasureOptions(
         score_threshold=options.least_score,
@@ -183,7 +184,7 @@ def _evaluate(options: EvaluateOptions, listing: Listing, work: _Work) -> int:
         for text in _alone(work.explainer, work.categories):
             _say(text)
     if not rows:
-        raise UsageError(_nothing(options, listing, len(failures), len(work.unknown)))
+        raise _nothing(options, listing, len(failures), len(work.unknown))
     summary = summarised(rows)
     table = as_table(summary, settings, rows)
     detector: Table | None = None
@@ -217,19 +218,19 @@ def _evaluate(options: EvaluateOptions, listing: Listing, work: _Work) -> int:
     return DONE_WITH_FAILURES if failures else DONE
 
 
-def _nothing(options: EvaluateOptions, listing: Listing, failed: int, unknown: int) -> str:
+def _nothing(options: EvaluateOptions, listing: Listing, failed: int, unknown: int) -> UsageError:
     """Why nothing was measured."""
     if failed == listing.count:
-        return f"nothing to measure: all {counted(failed, 'picture')} failed"
+        return UsageError(f"nothing to measure: all {counted(failed, 'picture')} failed")
     if unknown == listing.count:
-        return (
+        return UsageError(
             f"nothing to measure: none of {counted(unknown, 'picture')} has annotations in"
             f" {shortened(str(options.truth))}"
         )
     which = f"no box scores more than {options.least_score:g}"
     if options.truth is not None:
         which += " and is matched with a true object"
-    return (
+    return NothingToMeasureError(
         f"nothing to measure: {which} in {counted(listing.count, 'picture')} of"
         f" {shortened(' '.join(options.inputs))}; lower --score-threshold"
     )

@@ -20,7 +20,7 @@ from handlers.schema import ExplainRequest, Explanation
 from handlers.tap import undisturbed
 from jobs.audit.findings import Finding, Part, Table, write_part
 from jobs.audit.markdown import as_markdown
-from jobs.errors import DONE, DONE_WITH_FAILURES
+from jobs.errors import DONE, DONE_WITH_FAILURES, NothingToMeasureError
 from jobs.evaluation.randomised import (
     ANOTHER_BOX,
     INTACT,
@@ -67,7 +67,7 @@ def sanity(options: SanityOptions, explainer: Explainer) -> int:
     table; returns 0, or 3 if pictures failed.
 
     Raises RequestError for names that the detector does not know, UsageError if there are no
-    pictures or not one box.
+    pictures or all failed, NothingToMeasureError if there is not one box.
     """
     how = RandomisedOptions(
         options.score_threshold, options.per_picture, options.repeats, options.seed
@@ -108,7 +108,10 @@ def _sanity(
     for failure in failures:
         _say(f"{failure.key}: {failure.message}")
     if sheet is None:
-        raise UsageError(
+        if len(failures) == listing.count:
+            failed = counted(listing.count, "picture")
+            raise UsageError(f"nothing to compare: all {failed} failed")
+        raise NothingToMeasureError(
             f"nothing to compare: no box scores more than {options.score_threshold:g} in"
             f" {counted(listing.count - len(failures), 'picture')} of"
             f" {shortened(' '.join(options.inputs))}; lower --score-threshold"

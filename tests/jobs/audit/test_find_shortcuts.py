@@ -20,6 +20,7 @@ from jobs.__main__ import parse
 from jobs.audit import evidence, find_shortcuts, shortcut_sheets
 from jobs.audit.findings import read_part
 from jobs.audit.shortcuts_options import ShortcutsOptions
+from jobs.errors import NothingToMeasureError
 from jobs.evaluation.measure import with_map
 from jobs.tables import read_rows
 from tests.conftest import scene_picture
@@ -117,8 +118,9 @@ def test_pictures_that_fail_do_not_end_it(
     assert "broken.png: not a picture" in capsys.readouterr().err
     for each in Path(options.inputs[0]).iterdir():
         each.write_bytes(b"no picture")
-    with pytest.raises(UsageError, match="nothing to ask: all 4 pictures failed"):
+    with pytest.raises(UsageError, match="nothing to ask: all 4 pictures failed") as failed:
         find_shortcuts.find_shortcuts(options, cast("Any", stamped()))
+    assert not isinstance(failed.value, NothingToMeasureError)
 
 
 def test_an_honest_detector_is_not_flagged(
@@ -137,7 +139,7 @@ def test_an_honest_detector_is_not_flagged(
     assert {row["key"] for row in rows} < {"0.png", "1.png", "2.png"}
     assert min(row["kept_alone"] for row in rows) > 0.5
     assert {row["place"] for row in rows} == {None}
-    with pytest.raises(UsageError, match="no box scores more than 1 in 2 pictures"):
+    with pytest.raises(NothingToMeasureError, match="no box scores more than 1 in 2 pictures"):
         find_shortcuts.find_shortcuts(replace(options, score_threshold=1.0), demo)
     with pytest.raises(RequestError, match="layer: got 'C9'"):
         find_shortcuts.find_shortcuts(replace(options, layer="C9"), demo)

@@ -23,6 +23,7 @@ from handlers.metrics.faithfulness import FaithfulnessOptions
 from handlers.schema import ExplainRequest, RequestError
 from jobs.__main__ import parse
 from jobs.demo.scenes import CATEGORIES, HELD_OUT_SEEDS, SceneOptions, make_scene
+from jobs.errors import NothingToMeasureError
 from jobs.evaluation import evaluate as module
 from jobs.evaluation.evaluate import evaluate
 from jobs.evaluation.measure import (
@@ -169,7 +170,7 @@ def test_the_command_measures_writes_and_resumes(
 def test_what_cannot_be_measured(options: EvaluateOptions, demo: Explainer) -> None:
     with pytest.raises(RequestError, match="method: got 'nonesuch'"):
         evaluate(replace(options, methods=("nonesuch",)), demo)
-    with pytest.raises(UsageError, match="no box scores more than 1"):
+    with pytest.raises(NothingToMeasureError, match="no box scores more than 1"):
         evaluate(replace(options, score_threshold=1.0), demo)
 
 
@@ -178,8 +179,9 @@ def test_pictures_that_all_fail_are_not_taken_for_weak_boxes(
 ) -> None:
     for picture in Path(options.inputs[0]).iterdir():
         picture.write_bytes(b"no picture")
-    with pytest.raises(UsageError, match="all 2 pictures failed"):
+    with pytest.raises(UsageError, match="all 2 pictures failed") as failed:
         evaluate(options, demo)
+    assert not isinstance(failed.value, NothingToMeasureError)
 
 
 @pytest.mark.parametrize("text", ["{}", '{"pict', "[]", '{"settings": 1, "pictures": {}}'])

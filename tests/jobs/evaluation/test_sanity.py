@@ -19,6 +19,7 @@ from handlers.images import to_image
 from handlers.schema import RequestError
 from jobs.__main__ import parse
 from jobs.audit.findings import read_part
+from jobs.errors import NothingToMeasureError
 from jobs.evaluation.sanity import flagged, sanity, summarised
 from jobs.options import SanityOptions
 from tests.conftest import scene_picture
@@ -80,10 +81,14 @@ def test_eigencam_is_flagged_and_odam_is_not(
 
 
 def test_nothing_to_compare(options: SanityOptions, demo: Explainer) -> None:
-    with pytest.raises(UsageError, match="no box scores more than 1 in 1 picture"):
+    with pytest.raises(NothingToMeasureError, match="no box scores more than 1 in 1 picture"):
         sanity(replace(options, score_threshold=1.0), demo)
     with pytest.raises(RequestError, match="method: got 'nonesuch'"):
         sanity(replace(options, methods=("nonesuch",)), demo)
+    Path(options.inputs[0], "a.png").write_bytes(b"no picture")
+    with pytest.raises(UsageError, match="nothing to compare: all 1 picture failed") as failed:
+        sanity(options, demo)
+    assert not isinstance(failed.value, NothingToMeasureError)
 
 
 def rows(what: str, *pearson: float) -> list[dict[str, Any]]:
