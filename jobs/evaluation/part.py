@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from handlers.metrics.localization import BY_BOX, BY_OBJECTS
@@ -12,6 +12,7 @@ from jobs.evaluation.thresholds import figures_of
 
 NAME = "evaluation"
 TEXT = "How well the maps explain the boxes."
+UNMATCHED = "No box is matched with a true object: no map was measured."
 BESIDE = (
     "Beside them stand two maps that explain nothing: a Gaussian at the middle of the box, and a"
     " smooth random field. Where a map lies on its object says little"
@@ -25,13 +26,24 @@ def evaluation_part(
     summary: Mapping[str, Mapping[str, Any]], boxes: int, detector: Table | None
 ) -> Part:
     """summary: as `jobs.scoring.summary.summarised` gives it, of so many boxes. detector: what it
-    scores itself, where there is a truth."""
+    scores itself, where there is a truth. Without one box, and so without a summary, that is all.
+    """
+    tables = [*_tables(summary)] if summary else []
+    texts = [TEXT, *([BESIDE] if CONTROLS[0] in summary else []), f"{boxes} boxes."]
+    return Part(
+        name=NAME,
+        title="Are the maps any good?",
+        text=" ".join(texts) if summary else UNMATCHED,
+        tables=tuple(([detector] if detector else []) + tables),
+        figures={"boxes measured": float(boxes), **figures_of(summary)},
+    )
+
+
+def _tables(summary: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
     some = next(iter(summary.values()))
     located = [name for name in (*BY_BOX, *BY_OBJECTS) if name in some]
-    tables = [
-        _table("Where the maps lie", "", summary, located),
-        _table("Deletion and insertion", "", summary, [n for n in CURVES if n in some]),
-    ]
+    yield _table("Where the maps lie", "", summary, located)
+    yield _table("Deletion and insertion", "", summary, [n for n in CURVES if n in some])
     for control in CONTROLS:
         less = {
             name: own[f"less {control}"]
@@ -41,14 +53,7 @@ def evaluation_part(
         if less:
             names = [name for name in (*located, *CURVES) if name in next(iter(less.values()))]
             title = f"Less {control.removeprefix('control: ')}"
-            tables.append(_table(title, "Box by box, the same boxes.", less, names))
-    return Part(
-        name=NAME,
-        title="Are the maps any good?",
-        text=" ".join([TEXT, *([BESIDE] if CONTROLS[0] in summary else []), f"{boxes} boxes."]),
-        tables=tuple(([detector] if detector else []) + tables),
-        figures={"boxes measured": float(boxes), **figures_of(summary)},
-    )
+            yield _table(title, "Box by box, the same boxes.", less, names)
 
 
 def _table(
