@@ -104,11 +104,11 @@ def write_part(output: Store, part: Part) -> None:
     output.write(f"{AUDIT}{part.name}.json", text.encode() + b"\n")
 
 
-def read_part(output: Store, name: str) -> Part | None:
-    """What `write_part` wrote, or None."""
+def read_part(output: Store, name: str, findings: bool = True) -> Part | None:
+    """What `write_part` wrote, or None. findings: False for the part without them."""
     try:
         summary = json.loads(output.read(f"{AUDIT}{name}.json"))
-        rows = read_rows(output.read(f"{AUDIT}{name}.parquet"))
+        rows = read_rows(output.read(f"{AUDIT}{name}.parquet")) if findings else []
     except MissingObjectError:
         return None
     names = [each.name for each in fields(Finding)]

@@ -20,15 +20,19 @@ ORDER = ("evaluation", "sanity", "shortcuts", "changes", "triage")
 NAME = re.compile(rf"{AUDIT}([A-Za-z0-9_-]+)\.json")
 
 
-def read_parts(output: Store) -> tuple[Part, ...]:
-    """Every part of the output's audit; none where there was no audit."""
+def read_parts(output: Store, findings: bool = True) -> tuple[Part, ...]:
+    """Every part of the output's audit; none where there was no audit.
+
+    findings: False for parts without them, which takes a small read each.
+    """
     try:
         keys = [entry.key for entry in output.entries(AUDIT)]
     except MissingObjectError:
         return ()
     names = [found[1] for key in keys if (found := NAME.fullmatch(key))]
     names.sort(key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
-    return tuple(part for name in names if (part := read_part(output, name)) is not None)
+    parts = (read_part(output, name, findings) for name in names)
+    return tuple(part for part in parts if part is not None)
 
 
 @dataclass(frozen=True)

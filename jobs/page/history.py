@@ -8,7 +8,7 @@ from typing import Any
 
 from jobs.audit.findings import Part
 from jobs.page.audits import read_parts
-from jobs.page.figures import Figures, figures_of
+from jobs.page.saved_figures import SavedFigures, saved_figures
 from jobs.page.text import date, visible
 from jobs.saved_run import SavedRun
 
@@ -29,14 +29,14 @@ class Moment:
     values: Mapping[str, float]
 
 
-def moment(record: Mapping[str, Any], figures: Figures, parts: Sequence[Part]) -> Moment:
-    """Of a run's record, its figures and the parts of its audit."""
+def moment(record: Mapping[str, Any], figures: SavedFigures, parts: Sequence[Part]) -> Moment:
+    """Of a run's record, its figures and the parts of its audit, whose findings do not matter."""
     counts, archive = record["counts"], record["archive"]
     pictures = counts["pictures"]
     found: dict[str, float | None] = {
         BOXES: counts["detections"] / pictures if pictures else None,
-        SCORE: figures.score.value,
-        ENERGY: figures.energy.value,
+        SCORE: figures.score,
+        ENERGY: figures.energy,
         FAILURES: counts["failures"] / pictures if pictures else None,
     }
     for part in parts:
@@ -55,7 +55,8 @@ def earlier(places: Sequence[str]) -> list[Moment]:
     found = []
     for place in places:
         run = SavedRun.open(place)
-        found.append(moment(run.record, figures_of(run), read_parts(run.output)))
+        parts = read_parts(run.output, findings=False)
+        found.append(moment(run.record, saved_figures(run), parts))
     return found
 
 

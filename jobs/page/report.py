@@ -26,6 +26,8 @@ from jobs.page.gallery import write_gallery
 from jobs.page.history import earlier, moment
 from jobs.page.options import ReportPageOptions
 from jobs.page.overview import plots_of, plots_over_time
+from jobs.page.saved_figures import NAME as FIGURES
+from jobs.page.saved_figures import SavedFigures
 from jobs.page.selection import Chosen, chosen
 from jobs.page.text import NOTHING, counted, date, shown, visible
 from jobs.page.verdict import verdict, worst_flags
@@ -54,9 +56,11 @@ def write_report(run: SavedRun, output: Store, options: ReportPageOptions) -> No
         page.write(name, _ASSETS.joinpath(name).read_bytes())
     limits = read_limits(output, run.record["archive"]["digest"])
     counts = run.record["counts"]
+    own = SavedFigures.of(run.record, found.figures)
+    page.write(FIGURES, own.model_dump_json().encode() + b"\n")
     over_time = []
     if moments:
-        over_time = plots_over_time([*moments, moment(run.record, found.figures, parts)])
+        over_time = plots_over_time([*moments, moment(run.record, own, parts)])
     text = (
         _environment()
         .get_template(INDEX)
