@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import pyarrow as pa
 
-from archives.errors import MissingObjectError
+from archives.errors import ConflictError, MissingObjectError, one_line
 from archives.stores.store import Store
 from jobs.numbers_in_json import plain
 from jobs.tables import parquet_bytes, read_rows
@@ -105,12 +105,25 @@ def write_part(output: Store, part: Part) -> None:
 
 
 def read_part(output: Store, name: str, findings: bool = True) -> Part | None:
-    """What `write_part` wrote, or None. findings: False for the part without them."""
+    """What `write_part` wrote, or None. findings: False for the part without them.
+
+    Raises ConflictError for what this version's `write_part` did not write.
+    """
     try:
-        summary = json.loads(output.read(f"{AUDIT}{name}.json"))
-        rows = read_rows(output.read(f"{AUDIT}{name}.parquet")) if findings else []
+        summary = output.read(f"{AUDIT}{name}.json")
+        rows = output.read(f"{AUDIT}{name}.parquet") if findings else None
     except MissingObjectError:
         return None
+    try:
+        return _part(json.loads(summary), read_rows(rows) if rows is not None else [])
+    except (ValueError, LookupError, TypeError) as error:
+        raise ConflictError(
+            f"{output.uri}/{AUDIT}{name}.json is no part of an audit as this version writes it"
+            f" ({type(error).__name__}: {one_line(error)}); remove it, or do that step again"
+        ) from error
+
+
+def _part(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Part:
     names = [each.name for each in fields(Finding)]
     return Part(
         name=summary["name"],

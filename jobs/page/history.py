@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from archives.errors import CommandError, one_line
 from jobs.audit.findings import Part
 from jobs.page.audits import read_parts
 from jobs.page.saved_figures import SavedFigures, saved_figures
@@ -50,14 +51,27 @@ def moment(record: Mapping[str, Any], figures: SavedFigures, parts: Sequence[Par
     )
 
 
-def earlier(places: Sequence[str]) -> list[Moment]:
-    """Those of earlier runs. Raises UsageError where a place holds no finished run."""
-    found = []
+@dataclass(frozen=True)
+class Earlier:
+    """Earlier runs. left_out: places that hold none which can be read, each with why, in a
+    sentence's words."""
+
+    moments: tuple[Moment, ...] = ()
+    left_out: tuple[tuple[str, str], ...] = ()
+
+
+def earlier(places: Sequence[str]) -> Earlier:
+    """The runs at these places. One that was deleted, is not done, or has another form or a store
+    that does not answer, must not cost the report of today's: it is left out."""
+    moments, left_out = [], []
     for place in places:
-        run = SavedRun.open(place)
-        parts = read_parts(run.output, findings=False)
-        found.append(moment(run.record, saved_figures(run), parts))
-    return found
+        try:
+            run = SavedRun.open(place)
+            parts = read_parts(run.output, findings=False)
+            moments.append(moment(run.record, saved_figures(run), parts))
+        except CommandError as error:
+            left_out.append((place, one_line(error)))
+    return Earlier(tuple(moments), tuple(left_out))
 
 
 def series(moments: Sequence[Moment]) -> dict[str, list[float | None]]:

@@ -5,6 +5,7 @@ Written by `python -m jobs report`, of a run that is done and of what audits lef
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from archives.errors import MissingObjectError
+from archives.errors import printable as printable_text
 from archives.stores.store import CONNECTIONS, Store
 from jobs.audit.findings import worst_first
 from jobs.names import REPORT
@@ -42,10 +44,13 @@ def write_report(run: SavedRun, output: Store, options: ReportPageOptions) -> No
     """Writes the report of a run that is done, below report/; index.html last. What an earlier
     report left there goes.
 
-    output: the run's own, which also holds what audits found. Raises UsageError where one of the
-    earlier runs is none, and what a store raises.
+    output: the run's own, which also holds what audits found. Earlier runs that cannot be read are
+    left out, which the page and a line on stderr say. Raises ConflictError for a part of an audit
+    that is none, and what a store raises.
     """
-    moments = earlier(options.earlier)
+    before = earlier(options.earlier)
+    for place, why in before.left_out:
+        _say(f"{place} is left out of the figures over time: {why}")
     parts = read_parts(output)
     flags = Flags.of(parts)
     found = chosen(run, flags, options.gallery)
@@ -59,8 +64,8 @@ def write_report(run: SavedRun, output: Store, options: ReportPageOptions) -> No
     own = SavedFigures.of(run.record, found.figures)
     page.write(FIGURES, own.model_dump_json().encode() + b"\n")
     over_time = []
-    if moments:
-        over_time = plots_over_time([*moments, moment(run.record, own, parts)])
+    if before.moments:
+        over_time = plots_over_time([*before.moments, moment(run.record, own, parts)])
     text = (
         _environment()
         .get_template(INDEX)
@@ -72,6 +77,7 @@ def write_report(run: SavedRun, output: Store, options: ReportPageOptions) -> No
             tiles=_tiles(run.record, found, flags, bool(parts)),
             plots=plots_of(found.figures, bool(parts)),
             over_time=over_time,
+            left_out=before.left_out,
             kept_plots=KEPT_PLOTS,
             parts=[
                 {"part": part, "worst": worst_first(part.findings)[:MOST_FINDINGS]}
@@ -209,3 +215,7 @@ def _outputs(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("shards/00000/detections.parquet", "rows of the first shard"))
         found.append(("shards/00000/heatmaps.npz", "heatmaps of the first shard"))
     return found
+
+
+def _say(text: str) -> None:
+    print(f"jobs: {printable_text(text)}", file=sys.stderr, flush=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
 
-from archives.errors import UsageError
 from jobs.page.history import BOXES, ENERGY, FAILURES, SCORE, Moment, earlier, series
 from jobs.page.overview import plots_over_time
 from jobs.saved_run import SavedRun
@@ -16,7 +16,7 @@ from tests.jobs.page.conftest import audit
 def test_figures_of_an_earlier_run(make_run: Callable[..., SavedRun]) -> None:
     run = make_run("a.png", "black.png", "cursed.png", "d.png")
     audit(run, correlation=0.25)
-    (found,) = earlier([run.output.uri])
+    (found,) = earlier([run.output.uri]).moments
     assert found.archive == "demo 1.0"
     assert found.values[BOXES] == 1
     assert found.values[FAILURES] == 0.25
@@ -26,9 +26,51 @@ def test_figures_of_an_earlier_run(make_run: Callable[..., SavedRun]) -> None:
     assert found.values["The triage: correlation"] == 0.25
 
 
-def test_a_place_without_a_run_is_refused(tmp_path_factory: pytest.TempPathFactory) -> None:
-    with pytest.raises(UsageError, match="there is no run at"):
-        earlier([str(tmp_path_factory.mktemp("empty"))])
+def _delete(run: SavedRun) -> None:
+    run.output.delete("run.json")
+
+
+def _undo(run: SavedRun) -> None:
+    run.output.write("run.json", json.dumps({**run.record, "status": "running"}).encode())
+
+
+def _reform(run: SavedRun) -> None:
+    run.output.write("run.json", json.dumps({**run.record, "schema_version": 1}).encode())
+
+
+def _delete_half(run: SavedRun) -> None:
+    run.output.delete("shards/00000/detections.parquet")
+
+
+def _alter_table(run: SavedRun) -> None:
+    run.output.write("shards/00000/detections.parquet", b"")
+
+
+def _alter_part(run: SavedRun) -> None:
+    run.output.write("audit/own.json", b"{}")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (_delete, "there is no run at"),
+        (_undo, "is not done"),
+        (_reform, "has schema_version 1, expected 3"),
+        (_delete_half, "shards/00000/detections.parquet"),
+        (_alter_table, "is not what its stats.json says was committed"),
+        (_alter_part, "audit/own.json is no part of an audit"),
+    ],
+)
+def test_a_run_that_cannot_be_read_is_left_out(
+    spoil: Callable[[SavedRun], None], why: str, make_run: Callable[..., SavedRun]
+) -> None:
+    good, bad = make_run("a.png", output="good"), make_run("a.png", output="bad")
+    spoil(bad)
+    found = earlier([bad.output.uri, good.output.uri])
+    assert found.moments == earlier([good.output.uri]).moments
+    ((place, said),) = found.left_out
+    assert place == bad.output.uri
+    assert why in said
 
 
 def test_lines_are_in_the_order_of_time_and_of_what_two_runs_have() -> None:

@@ -163,12 +163,19 @@ def test_the_command_follows_the_run(
     assert SavedRun.open(run.output.uri).record["times"]["finished"] == ended
 
 
-def test_an_earlier_run_that_is_none_is_wrong_usage(
+def test_earlier_runs_that_are_none_are_left_out_and_named(
     make_run: MakeRun, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    run = make_run("a.png")
-    assert main(["report", run.output.uri, "--earlier", str(tmp_path / "nowhere")]) == 2
-    assert "there is no run at" in capsys.readouterr().err
+    run, before = make_run("a.png"), make_run("a.png", output="before")
+    gone = [str(tmp_path / name) for name in ("gone", "<b>\u202e")]
+    assert main(["report", run.output.uri, "--earlier", gone[0], before.output.uri, gone[1]]) == 0
+    said = capsys.readouterr().err
+    assert f"jobs: {gone[0]} is left out of the figures over time: there is no run at" in said
+    assert f"{tmp_path}/<b>\\u202e is left out" in said
+    html = Tags(run.output.read("report/index.html").decode())
+    assert "Over time 2 earlier runs could not be read and are left out:" in html.words
+    assert f"{gone[0]}: there is no run at" in html.words
+    assert "the last is 2.00, the one before 2.00" in html.words
 
 
 def test_the_package_brings_its_assets() -> None:

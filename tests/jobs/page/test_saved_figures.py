@@ -65,11 +65,11 @@ def test_rows_of_a_run_with_a_report_are_not_read_again(before: SavedRun, reads:
 def test_what_was_kept_in_vain_is_read_from_rows(
     kept: dict[str, object], before: SavedRun, reads: list[str]
 ) -> None:
-    (from_rows,) = earlier([before.output.uri])
+    (from_rows,) = earlier([before.output.uri]).moments
     write_report(before, before.output, ReportPageOptions())
     found = json.loads(before.output.read(KEPT)) | {"energy": 7.0} | kept
     before.output.write(KEPT, json.dumps(found).encode())
-    assert earlier([before.output.uri]) == [from_rows]
+    assert earlier([before.output.uri]).moments == (from_rows,)
     assert tables(reads)
     assert json.loads(before.output.read(KEPT))["energy"] == 7.0  # nothing is written there
 
@@ -78,12 +78,12 @@ def test_a_run_that_was_done_again_is_read_anew(before: SavedRun) -> None:
     write_report(before, before.output, ReportPageOptions())
     found = json.loads(before.output.read(KEPT)) | {"energy": 7.0}
     before.output.write(KEPT, json.dumps(found).encode())
-    (moment,) = earlier([before.output.uri])
+    (moment,) = earlier([before.output.uri]).moments
     assert moment.values[ENERGY] == 7.0
     record = json.loads(before.output.read("run.json"))
     record["times"]["seconds"] += 1.0
     before.output.write("run.json", json.dumps(record).encode())
-    (moment,) = earlier([before.output.uri])
+    (moment,) = earlier([before.output.uri]).moments
     assert moment.values[ENERGY] <= 1.0
 
 
@@ -93,6 +93,6 @@ def test_a_run_without_boxes_keeps_that_it_has_none(
     run = make_run("black.png")
     write_report(run, run.output, ReportPageOptions())
     reads.clear()
-    (found,) = earlier([run.output.uri])
+    (found,) = earlier([run.output.uri]).moments
     assert not {SCORE, ENERGY} & found.values.keys()
     assert tables(reads) == []
