@@ -38,7 +38,7 @@ from jobs.progress import counted
 from jobs.scoring import detector_scores
 from jobs.scoring.detector_scores import FOLDER, saved, scored, table_of
 from jobs.scoring.summary import summarised
-from jobs.scoring.tables import as_table
+from jobs.scoring.tables import as_table, curves_text
 from jobs.truth.objects import Truth
 
 if TYPE_CHECKING:
@@ -138,7 +138,8 @@ def _evaluate(options: EvaluateOptions, listing: Listing, work: Work) -> int:
         rows_of_detector = "\n".join(table_rows(detector))
         table += f"\n{detector.title}:\n\n{rows_of_detector}\n\n{detector.text}\n"
     boxes = record.boxes
-    part = evaluation_part(summary, boxes, detector)
+    curves = curves_text(settings["faithfulness"], rows) if rows else ""
+    part = evaluation_part(summary, boxes, detector, curves)
     write_part(output, replace(part, figures=part.figures | own))
     record.finish(summary=summary)
     output.write(TABLE, table.encode())

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from handlers.metrics.localization import BY_BOX, BY_OBJECTS
 from jobs.audit.findings import Cell, Part, Table
 from jobs.evaluation.measure import CONTROLS, CURVES
 from jobs.evaluation.thresholds import figures_of
+from jobs.scoring.tables import located_figures, where_text
 
 NAME = "evaluation"
 TEXT = "How well the maps explain the boxes."
@@ -23,12 +23,13 @@ BESIDE = (
 
 
 def evaluation_part(
-    summary: Mapping[str, Mapping[str, Any]], boxes: int, detector: Table | None
+    summary: Mapping[str, Mapping[str, Any]], boxes: int, detector: Table | None, curves: str
 ) -> Part:
     """summary: as `jobs.scoring.summary.summarised` gives it, of so many boxes. detector: what it
-    scores itself, where there is a truth. Without one box, and so without a summary, that is all.
-    """
-    tables = [*_tables(summary)] if summary else []
+    scores itself, where there is a truth. curves: how deletion and insertion were done, as
+    `jobs.scoring.tables.curves_text` says it. Without one box, and so without a summary, the
+    detector is all."""
+    tables = [*_tables(summary, curves)] if summary else []
     texts = [TEXT, *([BESIDE] if CONTROLS[0] in summary else []), f"{boxes} boxes."]
     return Part(
         name=NAME,
@@ -39,11 +40,11 @@ def evaluation_part(
     )
 
 
-def _tables(summary: Mapping[str, Mapping[str, Any]]) -> Iterator[Table]:
-    some = next(iter(summary.values()))
-    located = [name for name in (*BY_BOX, *BY_OBJECTS) if name in some]
-    yield _table("Where the maps lie", "", summary, located)
-    yield _table("Deletion and insertion", "", summary, [n for n in CURVES if n in some])
+def _tables(summary: Mapping[str, Mapping[str, Any]], curves: str) -> Iterator[Table]:
+    located = located_figures(summary)
+    measured = [name for name in CURVES if name in next(iter(summary.values()))]
+    yield _table("Where the maps lie", where_text(summary), summary, located)
+    yield _table("Deletion and insertion", curves, summary, measured)
     for control in CONTROLS:
         less = {
             name: own[f"less {control}"]

@@ -23,20 +23,15 @@ def as_table(
     rows: Sequence[Mapping[str, Any]],
 ) -> str:
     """What `summarised` gave of the rows, as Markdown. settings: as the record has them."""
-    some = next(iter(summary.values()))
-    located = [
-        name
-        for name in (*BY_BOX, *BY_OBJECTS)
-        if name in some and not all(math.isnan(own[name][0]) for own in summary.values())
-    ]
+    located = located_figures(summary)
     lines = [
-        _what(some, settings, rows),
+        _what(next(iter(summary.values())), settings, rows),
         "",
-        _where(summary, located),
+        where_text(summary),
         "",
         *_means(summary, located),
         "",
-        _curves(settings["faithfulness"], rows),
+        curves_text(settings["faithfulness"], rows),
         "",
         *_means(summary, CURVES, "seconds"),
     ]
@@ -81,7 +76,19 @@ def _what(
     return f"{which}; mean and standard error."
 
 
-def _where(summary: Mapping[str, Mapping[str, Any]], located: Sequence[str]) -> str:
+def located_figures(summary: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The figures of where maps lie that at least one map has."""
+    some = next(iter(summary.values()))
+    return [
+        name
+        for name in (*BY_BOX, *BY_OBJECTS)
+        if name in some and not all(math.isnan(own[name][0]) for own in summary.values())
+    ]
+
+
+def where_text(summary: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the `located_figures` are, and of how many boxes."""
+    located = located_figures(summary)
     truth = any(OVERLAP in own for own in summary.values())
     text = (
         f"Where maps lie on {'the true object' if truth else 'the box'}, on the picture's pixels:"
@@ -106,7 +113,9 @@ def _where(summary: Mapping[str, Mapping[str, Any]], located: Sequence[str]) -> 
     return text
 
 
-def _curves(how: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+def curves_text(how: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> str:
+    """Fill, filter and step of deletion and insertion, and what is raw. how: FaithfulnessOptions by
+    name, as the record has them."""
     blurred = np.nanmean([row["blurred"] for row in rows])
     moved = "equal numbers of pixels"
     if how["growth"] != 1:
