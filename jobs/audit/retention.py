@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from archives.errors import ConflictError, MissingObjectError
 from archives.stores.folder import FolderStore
@@ -18,6 +19,7 @@ from archives.stores.opening import open_root, open_store, split_uri
 from archives.stores.store import CONNECTIONS, Store
 from jobs import record
 from jobs.audit.plan import DATE, dated
+from jobs.evaluation.thresholds import REPORT as AUDIT_REPORT
 from jobs.lease import ALL, Lease
 from jobs.names import RECORD
 
@@ -54,11 +56,7 @@ def days_runs(output: str, before: date, days: int = LONGEST) -> list[DaysRun]:
 
 
 def _is_finished(store: Store, place: str) -> bool:
-    _, path = split_uri(place)
-    try:
-        found = json.loads(store.read(f"{path.rstrip('/')}/{RECORD}"))
-    except (MissingObjectError, ValueError):
-        return False
+    found = _read(store, place, RECORD)
     return isinstance(found, dict) and found.get("status") == record.DONE
 
 
@@ -67,9 +65,13 @@ def remove_old(output: str, today: date, keep: int) -> Iterator[tuple[DaysRun, s
     and why it was left if it was.
 
     Only what is a finished run of a day that `output` names; one at which somebody is at work is
-    left.
+    left. So is the last one up to today that passed its audit, however old, and nothing is said.
     """
-    for run in days_runs(output, today - timedelta(days=keep)):
+    runs = days_runs(output, today + timedelta(days=1), keep + LONGEST)
+    good = _last_good(output, runs)
+    for run in runs:
+        if run == good or run.day >= today - timedelta(days=keep):
+            continue
         store = open_store(run.place)
         try:
             with Lease(store, ALL) as lease:
@@ -80,6 +82,27 @@ def remove_old(output: str, today: date, keep: int) -> Iterator[tuple[DaysRun, s
         with suppress(MissingObjectError):
             _empty(store)
         yield run, ""
+
+
+def _last_good(output: str, runs: Sequence[DaysRun]) -> DaysRun | None:
+    """The last run whose audit.json says that it passed."""
+    root, _ = split_uri(output)
+    store = open_root(root)
+    return next((run for run in reversed(runs) if _has_passed(store, run.place)), None)
+
+
+def _has_passed(store: Store, place: str) -> bool:
+    found = _read(store, place, AUDIT_REPORT)
+    return isinstance(found, dict) and found.get("passed") is True
+
+
+def _read(store: Store, place: str, name: str) -> Any:
+    """A JSON file of a run; None where there is none."""
+    _, path = split_uri(place)
+    try:
+        return json.loads(store.read(f"{path.rstrip('/')}/{name}"))
+    except (MissingObjectError, ValueError):
+        return None
 
 
 def _remove(store: Store, lease: Lease) -> None:

@@ -44,6 +44,18 @@ def test_old_runs_go_and_nothing_else(place: str) -> None:
     assert left == {"2026-03-07", "2026-03-05", "2026-02-01", "2026-03-03", "readme.txt"}
 
 
+def test_the_last_run_that_passed_is_left(place: str) -> None:
+    output = days(place, d03_09=DONE, d03_03=DONE, d03_02=DONE, d03_01=DONE)
+    for day, text in (("09", b"[]"), ("03", b'{"passed": false}'), ("02", b'{"passed": true}')):
+        put(f"{place}/2026-03-{day}", {"audit.json": text})
+    put(f"{place}/2026-03-01", {"audit.json": b'{"passed": true}'})
+    removed = [each.day.day for each, _ in remove_old(output, TODAY, 5)]
+    assert removed == [1, 3]
+    # As soon as a later one has passed, be it today's, it goes.
+    put(f"{place}/2026-03-10", {"run.json": DONE, "audit.json": b'{"passed": true}'})
+    assert [each.day.day for each, _ in remove_old(output, TODAY, 5)] == [2]
+
+
 def test_a_run_at_which_somebody_works_is_left(place: str) -> None:
     output = days(place, d03_01=DONE)
     before = keys(place)
