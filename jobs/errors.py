@@ -22,6 +22,8 @@ class DeviceLostError(CommandError):
 class NothingToMeasureError(UsageError):
     """All is as it should be, but no box scores over the threshold: a quiet night."""
 
+    exit_code = 7  # so that an audit, whose steps are other processes, can tell it from others
+
 
 class Interrupted(BaseException):
     """SIGINT or SIGTERM came. Not an Exception: nothing that handles a picture may swallow it."""

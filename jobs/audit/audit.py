@@ -10,25 +10,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 
-from archives.errors import MissedError
+from archives.errors import MissedError, shortened
 from archives.names import looks_like_reference, read_reference
 from archives.registry.audit_report import AuditedArchive, AuditReport, Threshold
 from archives.stores.opening import open_store
 from archives.stores.store import Store
 from jobs import record
-from jobs.audit.findings import read_part, remove_part
+from jobs.audit.findings import Part, read_part, remove_part, write_part
 from jobs.audit.hook import check_hook, tell
 from jobs.audit.options import AuditOptions
 from jobs.audit.plan import DATE, STEPS, Plan, Run, check, command_of, dated, read_plan
 from jobs.audit.retention import days_runs, remove_old
-from jobs.errors import DONE, DONE_WITH_FAILURES
+from jobs.errors import DONE, DONE_WITH_FAILURES, NothingToMeasureError
 from jobs.evaluation.thresholds import REPORT, parsed
 from jobs.progress import counted
 
 # Runs before this one whose figures are plotted, at most.
 MOST_EARLIER = 30
 GOOD = (DONE, DONE_WITH_FAILURES)
+NOTHING = NothingToMeasureError.exit_code
 FAILED_STEPS = "failed steps"
+PAGE = "report/index.html"
 # The parts of steps whose names differ.
 PARTS = {"evaluate": "evaluation", "compare": "changes"}
 Main = Callable[[Sequence[str]], int]
@@ -41,9 +43,24 @@ class Outcome:
     codes: dict[str, int] = field(default_factory=dict)
 
     def failed(self) -> list[str]:
-        """Steps that did not do what they were for; a missed threshold is no failure."""
+        """Steps that did not do what they were for; a missed threshold is no failure, nor is a
+        night with nothing to measure."""
+        fine = (*GOOD, MissedError.exit_code, NOTHING)
+        return [step for step, code in self.codes.items() if code not in fine]
+
+    def idle(self) -> list[str]:
+        """Steps that had nothing to measure."""
+        return [step for step, code in self.codes.items() if code == NOTHING]
+
+    def notes(self) -> list[str]:
+        """What is to be said of the steps, in a line each."""
         return [
-            step for step, code in self.codes.items() if code not in (*GOOD, MissedError.exit_code)
+            f"{what}: {', '.join(f'{step} ({self.codes[step]})' for step in steps)}"
+            for what, steps in (
+                ("steps that failed", self.failed()),
+                ("steps with nothing to measure", self.idle()),
+            )
+            if steps
         ]
 
 
@@ -67,21 +84,27 @@ def audit(options: AuditOptions, main: Main | None = None) -> int:
                 print(f"python -m jobs {shlex.join(line)}")
         return DONE
     main = main or _main()
+    output = open_store(run.output)
+    for name in (REPORT, PAGE):  # those of an earlier attempt are no verdict on this one
+        output.delete(name)
     outcome = Outcome()
     code = outcome.codes["explain"] = _step("explain", run, main)
     if code not in GOOD:
         _tell(plan, b"", f"explain ended with {code}")
         return code
     run = _settled(run)
+    for step in STEPS[1:-1]:  # an earlier attempt's parts would look like this one's
+        remove_part(output, PARTS.get(step, step))
     for step in STEPS[1:-1]:
         if command_of(step, run) is not None:
-            outcome.codes[step] = _step(step, run, main)
-            if outcome.codes[step] >= 128:  # interrupted, or killed
-                return outcome.codes[step]
-    output = open_store(run.output)
-    for step in STEPS[1:-1]:  # an earlier attempt's parts would look like this one's
-        if step not in outcome.codes or step in outcome.failed():
-            remove_part(output, PARTS.get(step, step))
+            code = outcome.codes[step] = _step(step, run, main)
+            if code >= 128:  # interrupted, or killed
+                _tell(plan, b"", f"{step} ended with {code}")
+                return code
+    for step in outcome.failed():
+        remove_part(output, PARTS.get(step, step))
+    for step in outcome.idle():
+        write_part(output, _idle(step, run))
     report, text = _written(output, outcome, thresholds)
     outcome.codes["report"] = _step("report", run, main)
     if "report" in outcome.failed():  # which the gate has to know
@@ -89,7 +112,7 @@ def audit(options: AuditOptions, main: Main | None = None) -> int:
     code = _said(output, report, outcome)
     if code not in GOOD:
         _tell(plan, text, "")
-    elif plan.keep is not None:
+    if plan.keep is not None:
         _clean(plan, today, plan.keep)
     return code
 
@@ -130,6 +153,25 @@ def _step(step: str, run: Run, main: Main) -> int:
     return main(line)
 
 
+def _idle(step: str, run: Run) -> Part:
+    """The part of a step that had nothing to measure: without figures, so that a threshold that
+    names one is missed."""
+    text = "There was nothing to measure: no box that it asks about, or no truth of one."
+    if step == "compare":
+        line = command_of(step, run)
+        assert line is not None
+        told = [f"{_pictures(place)} of {shortened(place)}" for place in line[1:3]]
+        text = f"No picture is in both runs: nothing to compare, of {' and '.join(told)}."
+    name = PARTS.get(step, step)
+    return Part(name, f"{name.capitalize()}: nothing to measure", text)
+
+
+def _pictures(place: str) -> str:
+    found = record.read_record(open_store(place))
+    assert found is not None  # it was compared
+    return counted(found["counts"]["pictures"], "picture")
+
+
 def _written(
     output: Store, outcome: Outcome, thresholds: Sequence[Threshold]
 ) -> tuple[AuditReport, bytes]:
@@ -163,8 +205,8 @@ def _report(output: Store, outcome: Outcome, thresholds: Sequence[Threshold]) ->
         figures=figures,
         thresholds=(Threshold.model_validate({"figure": FAILED_STEPS, "at_most": 0}), *thresholds),
         passed=True,
-        notes=f"failed steps: {', '.join(outcome.failed())}" if outcome.failed() else "",
-        links={"report": f"{output.uri}/report/index.html"},
+        notes="; ".join(outcome.notes()),
+        links={"report": f"{output.uri}/{PAGE}"},
     )
     return unjudged.model_copy(update={"passed": not unjudged.misses()})
 
@@ -174,14 +216,13 @@ def _said(output: Store, report: AuditReport, outcome: Outcome) -> int:
     print()
     for each in report.misses():
         print(f"jobs: threshold missed: {each}", file=sys.stderr, flush=True)
-    failed = [f"{step} ({outcome.codes[step]})" for step in outcome.failed()]
-    if failed:
-        print(f"jobs: steps that failed: {', '.join(failed)}", file=sys.stderr, flush=True)
-    print(f"{'passed' if report.passed and not failed else 'MISSED'}: {output.uri}/{REPORT}")
-    print(f"look at {output.uri}/report/index.html")
-    if failed or not report.passed:
+    for note in outcome.notes():
+        print(f"jobs: {note}", file=sys.stderr, flush=True)
+    print(f"{'passed' if report.passed else 'MISSED'}: {output.uri}/{REPORT}")
+    print(f"look at {output.uri}/{PAGE}")
+    if not report.passed:
         return MissedError.exit_code
-    return outcome.codes["explain"]
+    return DONE_WITH_FAILURES if DONE_WITH_FAILURES in outcome.codes.values() else DONE
 
 
 def _tell(plan: Plan, report: bytes, instead: str) -> None:

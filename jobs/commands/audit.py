@@ -40,5 +40,6 @@ COMMAND = Command(
     runs="jobs.audit.audit:audit",
     add_arguments=_add_arguments,
     epilog="exit codes: 0 all is well; 3 it is, but some pictures failed; 4 a threshold was missed,"
-    " or a step failed; else as `explain`, which is its first step.",
+    " or a step failed; 130, 137 and 143 interrupted or killed; else as `explain`, which is its"
+    " first step.",
 )

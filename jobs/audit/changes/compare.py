@@ -6,7 +6,7 @@ import json
 import sys
 import time
 
-from archives.errors import UsageError, shortened
+from archives.errors import shortened
 from archives.stores.opening import open_store
 from jobs.audit.changes import report
 from jobs.audit.changes.differences import Reach, changes
@@ -16,7 +16,7 @@ from jobs.audit.changes.rows import TABLE, written
 from jobs.audit.changes.settings import differing
 from jobs.audit.changes.tally import Tally
 from jobs.audit.findings import AUDIT, write_part
-from jobs.errors import DONE
+from jobs.errors import DONE, NothingToMeasureError
 from jobs.numbers_in_json import plain
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
 from jobs.saved_run import SavedRun
@@ -27,8 +27,8 @@ SUMMARY = "changes.json"
 def compare(options: CompareOptions) -> int:
     """Writes SUMMARY, TABLE and the part "changes" to the output, prints what changed; returns 0.
 
-    Memory does not grow with the pictures. Raises UsageError where there is no finished run, or
-    where the two have no picture in common.
+    Memory does not grow with the pictures. Raises UsageError where there is no finished run,
+    NothingToMeasureError where the two have no picture in common.
     """
     before, after = SavedRun.open(options.before), SavedRun.open(options.after)
     output = open_store(options.output)
@@ -45,7 +45,7 @@ def compare(options: CompareOptions) -> int:
                 done = f"{counted(pictures.compared, 'picture')} compared"
                 print(f"jobs: {done}", file=sys.stderr, flush=True)
         if not pictures.compared:
-            raise UsageError(_nothing(before, after, pictures))
+            raise NothingToMeasureError(_nothing(before, after, pictures))
     compared = report.Compared(
         options,
         before.output.uri,

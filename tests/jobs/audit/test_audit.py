@@ -14,7 +14,7 @@ import yaml
 from archives.errors import UsageError
 from archives.stores.opening import open_store
 from jobs.audit.audit import audit
-from jobs.audit.findings import Part, write_part
+from jobs.audit.findings import Part, read_part, write_part
 from jobs.audit.options import AuditOptions
 
 DIGEST = "ab" * 32
@@ -50,6 +50,7 @@ class Steps:
             write_part(output, Part("changes", "", "", figures={"changed": 3}))
         if step == "report":
             assert output.find("audit.json")  # the page shows it
+            output.write("report/index.html", b"")
         return self.codes.get(step, 0)
 
 
@@ -120,6 +121,41 @@ def test_a_threshold_of_what_was_not_measured_is_missed(config: Path) -> None:
     assert run(config, Steps(), thresholds=["mean AP50>=0.1"]) == 4
 
 
+def test_other_pictures_than_last_night_are_told_and_no_failure(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(config, Steps(), "2026-03-09")
+    assert run(config, Steps({"compare": 7})) == 0
+    found = report(config)
+    assert (found["figures"]["failed steps"], found["passed"]) == (0, True)
+    assert found["notes"] == "steps with nothing to measure: compare (7)"
+    assert "jobs: steps with nothing to measure: compare (7)" in capsys.readouterr().err
+    output = config.parent / "out"
+    part = read_part(open_store(str(output / "2026-03-10")), "changes")
+    assert part == Part(
+        "changes",
+        "Changes: nothing to measure",
+        "No picture is in both runs: nothing to compare, of 10 pictures of"
+        f" {output}/2026-03-09 and 10 pictures of {output}/2026-03-10.",
+    )
+
+
+def test_a_quiet_night_is_told_and_no_failure(config: Path) -> None:
+    idle = {"evaluate": 7, "sanity": 7, "shortcuts": 7}
+    assert run(config, Steps(idle), sanity=True) == 0
+    found = report(config)
+    assert found["notes"] == (
+        "steps with nothing to measure: evaluate (7), sanity (7), shortcuts (7)"
+    )
+    assert "default energy" not in found["figures"]
+    for name in ("evaluation", "sanity", "shortcuts"):
+        part = read_part(open_store(str(config.parent / "out/2026-03-10")), name)
+        assert part is not None
+        assert part.text.startswith("There was nothing to measure: no box")
+    # What was to be reached was not measured.
+    assert run(config, Steps(idle), thresholds=["default energy>=0.1"]) == 4
+
+
 def test_a_step_that_fails_fails_the_audit_and_ends_nothing(config: Path) -> None:
     steps = Steps({"evaluate": 1, "shortcuts": 3})
     assert run(config, steps) == 4
@@ -146,14 +182,27 @@ def test_parts_of_an_earlier_attempt_are_not_shown(config: Path) -> None:
     assert list(parts.iterdir()) == []
 
 
-def test_an_interruption_ends_it(config: Path) -> None:
-    steps = Steps({"evaluate": 130})
-    assert run(config, steps) == 130
-    assert steps.done == ["explain", "evaluate"]
+@pytest.mark.parametrize("step", ["explain", "evaluate"])
+def test_an_interruption_ends_it_and_leaves_no_verdict(config: Path, step: str) -> None:
+    assert run(config, Steps()) == 0
+    output = config.parent / "out/2026-03-10"
+    before = (output / "run.json").read_bytes()
+    assert (output / "report/index.html").exists()
+    steps, told = Steps({step: 130}), config.parent / "told.json"
+    assert run(config, steps, hook={"command": ["sh", "-c", f"cat > {told}"]}) == 130
+    assert json.loads(told.read_text()) == {"passed": False, "notes": f"{step} ended with 130"}
+    assert steps.done == ["explain", "evaluate"][: 1 + (step == "evaluate")]
+    assert not (output / "audit.json").exists()
+    assert not (output / "report/index.html").exists()
+    assert (output / "run.json").read_bytes() == before  # what is done is not done again
+    assert run(config, Steps()) == 0
+    assert report(config)["passed"] is True
 
 
-def test_pictures_that_failed_are_said_by_the_exit_code(config: Path) -> None:
-    assert run(config, Steps({"explain": 3})) == 3
+@pytest.mark.parametrize("step", ["explain", "evaluate", "triage", "report"])
+def test_pictures_that_failed_are_said_by_the_exit_code(config: Path, step: str) -> None:
+    assert run(config, Steps({step: 3})) == 3
+    assert run(config, Steps({step: 3}), thresholds=["boxes>=1000"]) == 4
 
 
 def test_an_alias_is_followed_once(config: Path) -> None:
@@ -174,14 +223,23 @@ def test_a_day_has_its_own_input(config: Path) -> None:
     assert steps.lines[0][-1] == "s3://b/2026-03-10/in"
 
 
-def test_old_runs_go_once_all_is_well(config: Path) -> None:
-    for date in ("2026-01-01", "2026-03-01"):
-        run(config, Steps(), date)
-    left = config.parent / "out"
-    run(config, Steps(), thresholds=["boxes>=1000"], keep="30d")
-    assert len(list(left.iterdir())) == 3
-    assert run(config, Steps(), keep="30d") == 0
-    assert sorted(each.name for each in left.iterdir()) == ["2026-03-01", "2026-03-10"]
+@pytest.mark.parametrize(
+    ("code", "thresholds", "left"),
+    [
+        (0, [], ["2026-03-01", "2026-03-10"]),
+        # The last one that passed stays, and nothing goes before the audit has come to its end.
+        (4, ["boxes>=1000"], ["2026-01-02", "2026-03-01", "2026-03-10"]),
+        (75, [], ["2026-01-01", "2026-01-02", "2026-01-03", "2026-03-01", "2026-03-10"]),
+    ],
+)
+def test_old_runs_go_once_an_audit_is_done(
+    config: Path, code: int, thresholds: list[str], left: list[str]
+) -> None:
+    for date, missed in (("01-01", 0), ("01-02", 0), ("01-03", 1), ("03-01", 1)):
+        assert run(config, Steps({"evaluate": missed}), f"2026-{date}") == 4 * missed
+    steps = Steps({"explain": code} if code == 75 else {})
+    assert run(config, steps, thresholds=thresholds, keep="30d") == code
+    assert sorted(each.name for each in (config.parent / "out").iterdir()) == left
 
 
 def test_a_command_line_that_makes_no_sense_is_refused_before_anything_is_done(

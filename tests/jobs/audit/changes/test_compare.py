@@ -22,6 +22,7 @@ from jobs.audit.changes.differences import Change
 from jobs.audit.changes.options import CompareOptions
 from jobs.audit.changes.tally import Tally
 from jobs.audit.findings import read_part
+from jobs.errors import NothingToMeasureError
 from jobs.tables import read_rows
 from tests.conftest import put
 from tests.jobs.audit.scripted import SIDE, Scripted, found
@@ -185,8 +186,10 @@ def test_runs_that_cannot_be_compared(
     job = make_job(str(tmp_path / "other"), str(tmp_path / "after"), overlays="none")
     job.run()
     options = CompareOptions(before, job.output, str(tmp_path / "out"))
-    with pytest.raises(UsageError, match=r"no picture in common \(before alone are <b>0.png, "):
+    said = r"no picture in common \(before alone are <b>0.png, "
+    with pytest.raises(NothingToMeasureError, match=said):
         compare(options)
+    assert main(["compare", before, job.output, "--output", str(tmp_path / "out")]) == 7
     assert not (tmp_path / "out").exists()
     with pytest.raises(UsageError, match="there is no run at"):
         compare(replace(options, after=str(tmp_path / "none")))
