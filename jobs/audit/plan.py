@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import io
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from archives.errors import UsageError, shortened
+from archives.errors import UsageError, printable, shortened
 from jobs.commands.argument_types import split_threshold
+from jobs.commands.registry import COMMANDS
 from jobs.settings import read_yaml
 
 DATE = "{date}"
 DAYS = re.compile(r"([1-9][0-9]{0,3})d")
 MOST_PROBLEMS = 5
-# What a step's own settings may not be: the plan gives it once, for all steps.
-SHARED = ("archive", "registry", "public_key", "input", "output", "device", "precision", "config")
+# What a step's own settings may not be: the plan gives it once, for all steps,
+SHARED = (
+    *("archive", "registry", "public_key", "input", "output", "device", "precision"),
+    *("truth", "truth_format"),
+)
+# or the audit itself: with these a command does something else, or another run.
+ITS_OWN = ("run", "config", "preview_model", "shard", "dry_run")
 
 
 def _several(value: Any) -> Any:
@@ -113,11 +120,17 @@ class Plan(_Strict):
                 f"keep: output has to end with a folder of each day, such as .../{DATE}"
             )
         for step in STEPS:
-            for name in getattr(self, step) or {}:
-                if name.replace("-", "_") in SHARED:
-                    raise ValueError(f"{step}: {name} is given once, at the top")
+            for given in getattr(self, step) or {}:
+                name = given.replace("-", "_")
+                if name in SHARED:
+                    raise ValueError(f"{step}: {given} is given once, at the top")
                 if name == "threshold":
                     raise ValueError(f"{step}: give it at the top, among the audit's thresholds")
+                if name not in (known := settings_of(step)):
+                    raise ValueError(
+                        f"{step}: there is no setting {shortened(printable(given))} here; expected"
+                        f" one of {', '.join(known)}"
+                    )
                 if not self.pictures and name in SHOWING.get(step, ()):
                     raise ValueError(f"{step}: {name} goes with pictures, and these are private")
         for text in self.thresholds:
@@ -142,9 +155,21 @@ WITHOUT_PICTURES: Mapping[str, dict[str, Any]] = {
     "shortcuts": {"examples": 0},
 }
 # What would bring pixels back.
-SHOWING = {"explain": ("pictures", "overlays"), "sanity": ("pictures",), "shortcuts": ("examples",)}
+SHOWING = {"explain": ("pictures", "overlays"), "shortcuts": ("examples",)}
 # Flags that take one value and may be given several times.
 REPEATED = ("public_key", "threshold")
+
+
+def settings_of(step: str) -> list[str]:
+    """The names that a step's own settings may have: its command's options in full, but for those
+    that the audit gives."""
+    parser = argparse.ArgumentParser(add_help=False)
+    COMMANDS[step].add_arguments(parser)
+    # argparse has no public name for a parser's own arguments; a --no-... comes second.
+    flags = [action.option_strings[0] for action in parser._actions if action.option_strings]
+    names = [flag.removeprefix("--").replace("-", "_") for flag in flags]
+    given = (*SHARED, *ITS_OWN, "threshold")
+    return [*(["before"] if step == "compare" else []), *(n for n in names if n not in given)]
 
 
 @dataclass(frozen=True)
@@ -189,7 +214,7 @@ def command_of(step: str, run: Run) -> list[str] | None:
     settings = dict(settings)
     line = [step]
     if step == "compare":
-        before = settings.pop("before", run.before)
+        before = settings.pop("before", None) or run.before
         if before is None:
             return None
         return [*line, str(before), run.output, *_flags(step, {"output": run.output, **settings})]
@@ -235,9 +260,11 @@ def _flags(step: str, settings: Mapping[str, Any]) -> list[str]:
 
 
 def check(run: Run) -> None:
-    """Raises UsageError for a step whose command line is none, before anything is done."""
+    """Raises UsageError for a step whose command line is none, before anything is done; on the
+    first day, too, for the comparison that will be on the second."""
     from jobs.__main__ import parse  # which knows the command that this is of
 
+    run = replace(run, before=run.before or run.output)
     for step in STEPS:
         line = command_of(step, run)
         if line is None:

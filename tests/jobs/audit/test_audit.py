@@ -248,8 +248,8 @@ def test_a_command_line_that_makes_no_sense_is_refused_before_anything_is_done(
     steps = Steps()
     with pytest.raises(UsageError, match=r"explain: .*--shard-size: expected"):
         run(config, steps, explain={"shard_size": 0})
-    with pytest.raises(UsageError, match=r"evaluate: unrecognized arguments: --colour blue"):
-        run(config, steps, evaluate={"colour": "blue"})
+    with pytest.raises(UsageError, match=r"compare: .*--alpha: expected a number above 0"):
+        run(config, steps, compare={"alpha": 0})  # though there is nothing yet to compare with
     assert steps.done == []
 
 

@@ -89,6 +89,26 @@ def test_without_an_earlier_run_nothing_is_compared() -> None:
             "evaluate: device is given once, at the top",
         ),
         (
+            "{archive: a, input: b, output: c, triage: {truth-format: voc}}",
+            "triage: truth-format is given once, at the top",
+        ),
+        (
+            "{archive: a, input: b, output: c, triage: {outp: elsewhere}}",
+            "triage: there is no setting outp here; expected one of shifts, most, batch_size, seed",
+        ),
+        (
+            "{archive: a, input: b, output: c, triage: {run: other}}",
+            "triage: there is no setting run here; expected one of shifts, ",
+        ),
+        (
+            "{archive: a, input: b, output: c, compare: {after: other}}",
+            "compare: there is no setting after here; expected one of before, alpha, iou, top, j",
+        ),
+        (
+            "{archive: a, input: b, output: c, explain: {dry_run: true}}",
+            "explain: there is no setting dry_run here; expected one of method, ",
+        ),
+        (
             "{archive: a, input: b, output: c, evaluate: {threshold: ['x>=1']}}",
             "evaluate: give it at the top, among the audit's thresholds",
         ),
