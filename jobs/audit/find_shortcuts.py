@@ -111,7 +111,7 @@ def _nothing(
 
 
 def _drawn(listing: Listing, options: ShortcutsOptions) -> list[Entry]:
-    if options.pictures is None or options.pictures >= listing.count:
+    if options.pictures >= listing.count:
         return list(listing.entries())
     random = np.random.default_rng(options.seed)
     chosen = set(random.choice(listing.count, options.pictures, replace=False).tolist())

@@ -11,7 +11,7 @@ class ShortcutsOptions:
 
     score_threshold: detections scoring more than this are asked, 0 ... 1.
     per_picture: at most so many of one picture, drawn at random by `seed`.
-    pictures: at most so many are looked at, drawn at random by `seed`; None for all.
+    pictures: at most so many are looked at, drawn at random by `seed`.
     method, layer: of the heatmaps beside the examples, drawn over the whole picture: a layer that
         sees beyond the box.
     examples: drawn of each category and place that is flagged.
@@ -22,7 +22,7 @@ class ShortcutsOptions:
     output: str
     score_threshold: float = 0.5
     per_picture: int = 10
-    pictures: int | None = None
+    pictures: int = 200
     method: str = "layercam"
     layer: str = "C3"
     examples: int = 6

@@ -16,15 +16,14 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, kind, text in (
         ("score-threshold", argument_types.share, "ask detections scoring more than this, 0 to 1"),
         ("per-picture", argument_types.count, "at most so many of a picture, drawn at random"),
-        ("pictures", argument_types.count, "look at so many pictures, drawn at random"),
+        ("pictures", argument_types.count, "look at so many pictures, drawn at random by --seed"),
         ("examples", _examples, "draw so many of what is flagged; 0 keeps pictures private"),
         ("batch-size", argument_types.count, "pictures in one pass of the detector"),
         ("seed", argument_types.seed, "of what is drawn at random"),
     ):
         default = getattr(ShortcutsOptions, name.replace("-", "_"))
-        said = "all" if default is None else "%(default)s"
         parser.add_argument(
-            f"--{name}", type=kind, default=default, help=f"{text} (default {said})"
+            f"--{name}", type=kind, default=default, help=f"{text} (default %(default)s)"
         )
     for name, text in (
         ("method", "of the heatmap beside each example"),

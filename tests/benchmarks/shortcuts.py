@@ -145,7 +145,9 @@ def audited(
     for number, planted in enumerate(_scenes(cues, pictures)):
         Image.fromarray(planted.scene.picture).save(scenes / f"{number:04}.png")
     started = time.monotonic()
-    options = ShortcutsOptions("", (str(scenes),), str(output), per_picture=PER_PICTURE)
+    options = ShortcutsOptions(
+        "", (str(scenes),), str(output), per_picture=PER_PICTURE, pictures=pictures
+    )
     find_shortcuts(options, explainer)
     seconds = time.monotonic() - started
     store = open_store(str(output))

@@ -145,6 +145,17 @@ def test_an_honest_detector_is_not_flagged(
         find_shortcuts.find_shortcuts(replace(options, layer="C9"), demo)
 
 
+@pytest.mark.parametrize(("count", "expected"), [(300, 200), (7, 7)])
+def test_200_pictures_are_drawn(count: int, expected: int) -> None:
+    options = ShortcutsOptions("a.mar", ("in",), "out")
+    listing = cast("Any", SimpleNamespace(count=count, entries=lambda: iter(range(count))))
+    drawn = find_shortcuts._drawn(listing, options)
+    assert len(drawn) == len(set(drawn)) == expected
+    assert drawn == find_shortcuts._drawn(listing, options) == sorted(drawn)
+    if expected < count:
+        assert drawn != find_shortcuts._drawn(listing, replace(options, seed=1))
+
+
 def test_arguments() -> None:
     line = "shortcuts --archive a.mar --input in --output out"
     assert parse(line.split()) == ShortcutsOptions("a.mar", ("in",), "out")
