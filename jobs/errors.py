@@ -7,7 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable
 
-from archives.errors import CommandError, UsageError, one_line
+from archives.errors import CommandError, UsageError, one_line, printable
 
 DONE = 0
 DONE_WITH_FAILURES = 3
@@ -82,7 +82,8 @@ def report(main: Callable[[], int], tell_interruption: bool = True) -> int:
     try:
         return main()
     except CommandError as error:
-        print(f"jobs: {one_line(error)}", file=sys.stderr, flush=True)
+        # It may name keys, which others chose.
+        print(f"jobs: {printable(one_line(error))}", file=sys.stderr, flush=True)
         return error.exit_code
     except WorkerEndedError as error:
         return error.exit_code

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from archives.errors import UsageError
+from archives.errors import UsageError, printable
 from archives.stores.opening import open_store
 from archives.stores.store import Store
 from jobs import errors, record
@@ -88,7 +88,7 @@ def summarise(found: Mapping[str, Any], output: Store) -> int:
     categories = ", ".join(f"{name} {number}" for name, number in counts["categories"].items())
     print(f"{counted(pictures, 'picture')} in {took}, {counted(boxes, 'box', 'boxes')} explained.")
     if categories:
-        print(f"  by category  {categories}")
+        print(f"  by category  {printable(categories)}")
     print(f"  the run      {output.uri}/{RECORD}")
     if found["outputs"]["contact_sheet"]:
         print(f"  first look   {output.uri}/{CONTACT_SHEET}")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 
-from archives.errors import MissedError, shortened
+from archives.errors import MissedError, printable, shortened
 from archives.names import looks_like_reference, read_reference
 from archives.registry.audit_report import AuditedArchive, AuditReport, Threshold
 from archives.stores.opening import open_store
@@ -230,7 +230,7 @@ def _tell(plan: Plan, report: bytes, instead: str) -> None:
     if plan.hook is None:
         return
     problem = tell(plan.hook, report or json.dumps({"passed": False, "notes": instead}).encode())
-    print(f"jobs: {problem or 'the hook was told'}", file=sys.stderr, flush=True)
+    print(f"jobs: {printable(problem) or 'the hook was told'}", file=sys.stderr, flush=True)
 
 
 def _clean(plan: Plan, today: date, keep: int) -> None:

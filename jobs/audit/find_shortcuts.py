@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from archives.errors import MissingObjectError, UsageError, shortened
+from archives.errors import printable as printable_text
 from archives.stores.opening import open_store
 from archives.stores.store import Entry, Store
 from handlers.detectors.classifier import ClassifierDetector
@@ -189,10 +190,11 @@ def _tell(told: Sequence[Pair], found: Sequence[Evidence]) -> None:
     )
     for each in flagged:
         print(
-            f"  {each.category}, {each.place}: {each.dependent} of {each.detections} detections,"
-            f" in {each.dependent_pictures} of {counted(each.pictures, 'picture')} (p {each.p:.2g})"
+            f"  {printable_text(each.category)}, {each.place}: {each.dependent} of"
+            f" {each.detections} detections, in {each.dependent_pictures} of"
+            f" {counted(each.pictures, 'picture')} (p {each.p:.2g})"
         )
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print(printable_text(text), file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from archives.errors import printable
 from jobs.audit.changes.differences import APPEARED, DISAPPEARED, OUT_OF_REACH, TURNED
 from jobs.audit.changes.findings import findings
 from jobs.audit.changes.merging import Noted, Pictures
@@ -232,7 +233,7 @@ def _verdict(compared: Compared, category: str | None) -> str:
 
 
 def text(compared: Compared) -> str:
-    """For a terminal."""
+    """For a terminal, which no key or category steers."""
     pictures, tally = compared.pictures, compared.tally
     counts = tally.everything.counts
     lines = [
@@ -254,7 +255,7 @@ def text(compared: Compared) -> str:
     if compared.worst:
         lines += ["", "Pictures that changed most:"]
         lines += [_line(each) for each in compared.worst[:LIST]]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _tests(compared: Compared) -> Iterator[str]:

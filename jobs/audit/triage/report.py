@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from archives.errors import printable
 from jobs.audit.findings import Cell, Part, Table
 from jobs.audit.triage.gathered import Triage
 from jobs.audit.triage.noticed import FLAGS, MISSED, Noticed
@@ -219,7 +220,7 @@ def _usual(told: Told) -> Iterator[tuple[Cell, ...]]:
 
 
 def text(told: Told) -> str:
-    """For a terminal."""
+    """For a terminal, which no key or category steers."""
     found = told.found
     lines = [_scope(told), ""]
     lines += [f"{told.number(flag):6,}  {flag}" for flag in told.flags] or ["Nothing was noticed."]
@@ -237,4 +238,4 @@ def text(told: Told) -> str:
         worst = own[0].finding
         more = f" (and {len(own) - 1} more)" if len(own) > 1 else ""
         lines.append(f"  {worst.severity:.2f}  {worst.key}: {worst.flag}: {worst.says}{more}")
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))

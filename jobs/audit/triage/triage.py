@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from archives.errors import UsageError, shortened
+from archives.errors import UsageError, printable, shortened
 from archives.stores.opening import open_store
 from jobs.audit.changes.differences import detections
 from jobs.audit.findings import AUDIT, Finding, write_part
@@ -205,4 +205,4 @@ def _judge_steadiness(steadiness: list[tuple[Answer, Steadiness]], found: Triage
 
 
 def _say(text: str) -> None:
-    print(f"jobs: {text}", file=sys.stderr, flush=True)
+    print(f"jobs: {printable(text)}", file=sys.stderr, flush=True)

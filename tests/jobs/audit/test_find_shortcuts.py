@@ -19,6 +19,7 @@ from handlers.schema import RequestError
 from jobs.__main__ import parse
 from jobs.audit import evidence, find_shortcuts, shortcut_sheets
 from jobs.audit.findings import read_part
+from jobs.audit.shortcuts import pairs
 from jobs.audit.shortcuts_options import ShortcutsOptions
 from jobs.errors import NothingToMeasureError
 from jobs.evaluation.measure import with_map
@@ -32,6 +33,7 @@ from tests.jobs.audit.rule_detector import (
     picture,
     white_at,
 )
+from tests.jobs.audit.test_shortcuts import RIGHT, one
 
 STAMP = (0, 0, 12, 12)
 
@@ -143,6 +145,20 @@ def test_an_honest_detector_is_not_flagged(
         find_shortcuts.find_shortcuts(replace(options, score_threshold=1.0), demo)
     with pytest.raises(RequestError, match="layer: got 'C9'"):
         find_shortcuts.find_shortcuts(replace(options, layer="C9"), demo)
+
+
+def test_keys_and_categories_steer_no_terminal(
+    stamped: type[Stub], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = written(tmp_path, 1, 1)
+    Path(options.inputs[0], "\x1b[31mbroken.png").write_bytes(b"no picture")
+    assert find_shortcuts.find_shortcuts(options, cast("Any", stamped())) == 3
+    found = [one(number, RIGHT, category="\x1b[32mcat") for number in range(8)]
+    find_shortcuts._tell(pairs(found), found)
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err
+    assert r"\x1b[31mbroken.png: not a picture" in said.err
+    assert r"  \x1b[32mcat, beside the box: right: 8 of 8 detections" in said.out
 
 
 @pytest.mark.parametrize(("count", "expected"), [(300, 200), (7, 7)])

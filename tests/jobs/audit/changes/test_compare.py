@@ -195,6 +195,30 @@ def test_runs_that_cannot_be_compared(
         compare(replace(options, after=str(tmp_path / "none")))
 
 
+def test_keys_and_categories_steer_no_terminal(
+    make_job: MakeJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outputs = []
+    for name, red, script in (
+        ("before", "\x1b[31mred.png", {7: [replace(CAT, category="\x1b[32mcat")]}),
+        ("after", "\x1b[31mred.png", {}),
+        ("other", "\x1b[35mother.png", {}),
+    ):
+        put(str(tmp_path / f"{name}-in"), {red: picture_bytes(SIDE, SIDE, 7)})
+        job = make_job(str(tmp_path / f"{name}-in"), str(tmp_path / name), overlays="none")
+        job.explainer = Scripted(script)
+        job.run()
+        outputs.append(job.output)
+    before, after, other = outputs
+    line = ["compare", before, "--output", str(tmp_path / "out")]
+    assert main([*line, after]) == 0
+    assert main([*line, other]) == 7
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err
+    assert r"\x1b[31mred.png: \x1b[32mcat 0.90 at 2, 2, 22, 12, box 0 before, is gone" in said.out
+    assert r"after alone are \x1b[35mother.png" in said.err
+
+
 def test_the_command_line(run: Callable[..., str], capsys: pytest.CaptureFixture[str]) -> None:
     line = "compare one two --output out --alpha 0.01 --iou 0.4 --top 7 --json"
     assert parse(line.split()) == CompareOptions("one", "two", "out", 0.01, 0.4, 7, True)

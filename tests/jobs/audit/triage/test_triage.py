@@ -187,6 +187,22 @@ def test_a_picture_that_is_gone_or_breaks_is_said(
     assert "jobs: <2>.png: not a picture" in capsys.readouterr().err
 
 
+def test_keys_and_categories_steer_no_terminal(
+    run: Callable[..., tuple[TriageOptions, Scripted]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    put(str(tmp_path / "in"), {"\x1b[31mred.png": picture_bytes(SIDE, SIDE, 7)})
+    options, explainer = run({7: [replace(STRAY, category="\x1b[32mdog")]}, 0)
+    assert triage(replace(options, shifts=0), explainer) == 0
+    (tmp_path / "in/\x1b[31mred.png").unlink()
+    assert triage(options, explainer) == 3
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err
+    assert r"\x1b[31mred.png: evidence outside the box: \x1b[32mdog 0.95" in said.out
+    assert r"jobs: \x1b[31mred.png: " in said.err
+
+
 def test_budgets_are_kept(
     run: Callable[..., tuple[TriageOptions, Scripted]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
