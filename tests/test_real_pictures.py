@@ -36,23 +36,25 @@ def read(name: str) -> torch.Tensor:
     return decode_picture((DATA / f"JPEGImages/{name}.jpg").read_bytes())
 
 
-@pytest.fixture(scope="module")
-def explainer(tmp_path_factory: pytest.TempPathFactory) -> Explainer:
-    folder = tmp_path_factory.mktemp("bccd")
+def built(folder: Path) -> Path:
+    """The detector's archive."""
     (folder / "categories.txt").write_text("\n".join(NAMES))
-    return Explainer.from_archive(
-        build(
-            BuildOptions(
-                detector="fasterrcnn_mobilenet_v3_large_320_fpn",
-                weights=str(WEIGHTS),
-                name="bccd",
-                version="1.0",
-                export_path=folder,
-                categories=folder / "categories.txt",
-                golden_sample=False,
-            )
+    return build(
+        BuildOptions(
+            detector="fasterrcnn_mobilenet_v3_large_320_fpn",
+            weights=str(WEIGHTS),
+            name="bccd",
+            version="1.0",
+            export_path=folder,
+            categories=folder / "categories.txt",
+            golden_sample=False,
         )
     )
+
+
+@pytest.fixture(scope="module")
+def explainer(tmp_path_factory: pytest.TempPathFactory) -> Explainer:
+    return Explainer.from_archive(built(tmp_path_factory.mktemp("bccd")))
 
 
 def test_white_cells_are_found_and_explained(explainer: Explainer) -> None:
