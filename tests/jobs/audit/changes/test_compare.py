@@ -195,6 +195,37 @@ def test_runs_that_cannot_be_compared(
         compare(replace(options, after=str(tmp_path / "none")))
 
 
+def test_runs_in_a_bucket(make_job: MakeJob, bucket: str) -> None:
+    put(f"{bucket}/in", {f"a b/{n}.png": picture_bytes(SIDE, SIDE, n) for n in range(2)})
+    for name, script in (("before", {0: [CAT], 1: [CAT, DOG]}), ("after", {0: [CAT], 1: [CAT]})):
+        job = make_job(f"{bucket}/in", f"{bucket}/{name}", overlays="none")
+        job.explainer = Scripted(script)
+        job.run()
+    options = CompareOptions(f"{bucket}/before", f"{bucket}/after", f"{bucket}/after")
+    assert compare(options) == 0
+    output = open_store(f"{bucket}/after")
+    told = json.loads(output.read("changes.json"))
+    assert (told["pictures"]["compared"], told["pictures"]["changed"]) == (2, 1)
+    assert [(each["key"], each["change"]) for each in told["worst"]] == [
+        ("a b/1.png", pytest.approx(0.7))
+    ]
+    kinds = [(row["key"], row["kind"]) for row in read_rows(output.read("changes.parquet"))]
+    assert kinds == [
+        *(("a b/0.png", "matched"), ("a b/1.png", "matched")),
+        ("a b/1.png", "disappeared"),
+    ]
+    part = read_part(output, "changes")
+    assert part is not None
+    assert [(each.key, each.flag) for each in part.findings] == [("a b/1.png", "disappeared")]
+    # Another picture under the same name, which in a bucket the ETag tells.
+    put(f"{bucket}/in", {"a b/0.png": picture_bytes(SIDE, SIDE, 7)})
+    make_job(f"{bucket}/in", f"{bucket}/later", overlays="none").run()
+    assert compare(replace(options, after=f"{bucket}/later", output=f"{bucket}/out")) == 0
+    told = json.loads(open_store(f"{bucket}/out").read("changes.json"))
+    assert told["pictures"]["compared"] == 1
+    assert told["pictures"]["other_content"] == {"count": 1, "first": ["a b/0.png"]}
+
+
 def test_keys_and_categories_steer_no_terminal(
     make_job: MakeJob, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,7 +26,7 @@ from jobs.audit.triage.triage import triage
 from jobs.audit.triage.why_not import Candidate
 from jobs.tables import read_rows
 from jobs.truth.objects import Objects
-from tests.conftest import put, scene_picture
+from tests.conftest import put, remove, scene_picture
 from tests.jobs.audit.scripted import SIDE, Scripted, found
 from tests.jobs.conftest import Job, picture_bytes
 
@@ -185,6 +185,26 @@ def test_a_picture_that_is_gone_or_breaks_is_said(
     assert failures == [("<1>.png", "fetch"), ("<2>.png", "decode")]
     assert summary["looked_at_again"] == 2
     assert "jobs: <2>.png: not a picture" in capsys.readouterr().err
+
+
+def test_a_run_in_a_bucket(make_job: MakeJob, bucket: str) -> None:
+    put(f"{bucket}/in", {f"a b/{n}.png": picture_bytes(SIDE, SIDE, n) for n in range(1, 4)})
+    job = make_job(f"{bucket}/in", f"{bucket}/run", overlays="none")
+    explainer = job.explainer = Scripted({1: [CAT], 2: [STRAY]})
+    explainer.detector = SimpleNamespace(first_label=1)
+    job.run()
+    remove(bucket, "in/a b/1.png")
+    options = replace(OPTIONS, run=f"{bucket}/run", output=f"{bucket}/run")
+    assert triage(options, explainer) == 3
+    output = open_store(options.output)
+    summary = json.loads(output.read("triage.json"))
+    assert (summary["pictures"], summary["detections"], summary["looked_at_again"]) == (3, 2, 1)
+    assert [(each["key"], each["stage"]) for each in summary["failures"]] == [
+        ("a b/1.png", "fetch")
+    ]
+    ranked = [(row["rank"], row["key"]) for row in read_rows(output.read("triage.parquet"))]
+    assert ranked[:2] == [(0, "a b/2.png")] * 2
+    assert ("a b/2.png", 0, "evidence outside the box", 0.95) in told(options)
 
 
 def test_keys_and_categories_steer_no_terminal(
