@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from archives.errors import UsageError, shortened
+from archives.errors import printable as printable_text
 from archives.stores.opening import open_store
 from archives.stores.store import Store
 from handlers.detectors.classifier import ClassifierDetector
@@ -99,7 +100,7 @@ def classify(options: ClassifyOptions, explainer: Explainer) -> int:
     finally:
         pools.shutdown()
     for failure in failures:
-        print(f"jobs: {failure.key}: {failure.message}", file=sys.stderr)
+        print(printable_text(f"jobs: {failure.key}: {failure.message}"), file=sys.stderr)
     if len(failures) == len(entries):
         raise UsageError(f"none of {counted(len(entries), 'picture')} could be drawn")
     return DONE_WITH_FAILURES if failures else DONE
@@ -201,7 +202,7 @@ def _write(output: Store, key: str, picture: Tensor, six: Six) -> None:
     scale = max(1.0, abs(six.frame.scale_x), abs(six.frame.scale_y))
     longest = min(LONGEST, round(scale * max(picture.shape[1:])))
     images = [*draw(picture, six, longest, labels=True), sheet(printable(key), picture, six)]
-    print(f"{printable(key)}: {caption(six.cams[0])}")
+    print(printable_text(f"{key}: {caption(six.cams[0])}"))
     for ending, image in zip(ENDINGS, images, strict=True):
         buffer = io.BytesIO()
         image.save(buffer, "PNG")

@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from archives.errors import UsageError, shortened
+from archives.errors import printable as printable_text
 from archives.stores.opening import open_store
 from archives.stores.store import Entry
 from handlers.feature_maps import (
@@ -302,5 +303,7 @@ def _summarise(outcomes: Sequence[Failure | None], options: FeatureOptions) -> i
     pictures = counted(len(outcomes) - len(failed), "picture")
     print(f"{layers} of {pictures}: {options.output.rstrip('/')}/*{ENDING}{options.format}")
     for each in failed:
-        print(f"jobs: {each.key} could not be drawn: {each.message}", file=sys.stderr)
+        print(
+            printable_text(f"jobs: {each.key} could not be drawn: {each.message}"), file=sys.stderr
+        )
     return DONE_WITH_FAILURES if failed else DONE
