@@ -113,6 +113,8 @@ def _evaluate(options: EvaluateOptions, listing: Listing, work: Work) -> int:
         "maps": list(work.makers),
         "figures": list(figure_names(work.truth is not None)),
         "truth": options.truth,
+        "truth_format": None if work.truth is None else work.truth.form,
+        "annotations": None if work.truth is None else work.truth.fingerprint(),
         "target": options.target,
         "precision": options.precision,
         **{name: value for name, value in asdict(work.how).items() if name != "batch_size"},

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 
 from archives.errors import MissingObjectError, UsageError, printable, shortened
-from archives.stores.store import Store
+from archives.stores.store import Entry, Store
 
 LARGEST_FILE = 16 * 2**20  # bytes of one picture's annotations
 LOOKED_THROUGH = 10_000  # files of a folder, for the first of a kind
@@ -64,6 +66,22 @@ class AnnotationFolder:
                 )
             return address, self.store.read(entry.key)
         return None
+
+    def entries(self) -> Iterator[Entry]:
+        """All its files, in the order of their keys; none where there is no such folder."""
+        with suppress(MissingObjectError):
+            yield from (each for each in self.store.entries() if each.key.endswith(self.suffix))
+
+
+def fingerprint(entries: Iterable[Entry], categories: Iterable[str] = ()) -> str:
+    """sha256 (hex) over categories, and files' keys, sizes and tags in order: changes when any
+    does, as a listing's of pictures."""
+    digest = hashlib.sha256()
+    for name in categories:
+        digest.update(f"{name}\0".encode(errors="surrogatepass"))
+    for key, size, tag in entries:
+        digest.update(f"{key}\0{size}\0{tag}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def first_files(

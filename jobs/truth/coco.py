@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archives.errors import UsageError
-from jobs.truth.annotation_files import Place, as_stored, decoded, shown
+from jobs.truth.annotation_files import Place, as_stored, decoded, fingerprint, shown
 from jobs.truth.json_lists import JsonLists
 from jobs.truth.masks import is_number, polygon_mask, run_length_mask
 from jobs.truth.objects import Objects
@@ -36,6 +36,8 @@ class CocoTruth:
     categories: names in the order of their ids.
     """
 
+    form = "coco"
+
     def __init__(self, file: Place, masks: bool = True) -> None:
         """file: the instances. masks: whether they are decoded. Raises UsageError for another file,
         or an instance that is none."""
@@ -43,6 +45,7 @@ class CocoTruth:
         entry = file.root.find(file.path)
         if entry is not None and entry.size > LARGEST_FILE:
             raise self._error("the file", f"expected at most {LARGEST_FILE:,} bytes")
+        self._entry = entry
         self.with_masks = masks
         self.lists = JsonLists(decoded(file.root.read(file.path), self.address))
         self.pictures: list[dict[str, Any]] = []
@@ -131,6 +134,10 @@ class CocoTruth:
                 raise self._error("annotations", f"expected an {name}", int(unknown[0]))
         rows[:, PICTURE] = order[np.searchsorted(ids[order], rows[:, PICTURE])]
         return rows[np.argsort(rows[:, PICTURE], kind="stable")]
+
+    def fingerprint(self) -> str:
+        """As jobs.truth.objects.Truth has it."""
+        return fingerprint([self._entry] if self._entry else [], self.categories)
 
     def objects(self, key: str) -> Objects | None:
         """As jobs.truth.objects.Truth has it."""

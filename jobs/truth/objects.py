@@ -62,10 +62,17 @@ class Objects:
 class Truth(Protocol):
     """The true objects of many pictures.
 
-    categories: names, in the order of the annotations' own numbers where they have some.
+    form: one of jobs.truth.reading.FORMS. categories: names, in the order of the annotations' own
+    numbers where they have some.
     """
 
+    form: str
     categories: tuple[str, ...]
+
+    def fingerprint(self) -> str:
+        """Changes when any annotation does, as a listing's of pictures: files are compared by
+        their keys, sizes and tags."""
+        ...
 
     def objects(self, key: str) -> Objects | None:
         """Those of a picture, by its key as a run's rows have it; None where nobody annotated it.

@@ -11,7 +11,7 @@ from jobs.truth import coco, voc, yolo
 from jobs.truth.annotation_files import Place, first_files, shown
 from jobs.truth.objects import Truth
 
-VOC, COCO, YOLO = FORMS = ("voc", "coco", "yolo")
+VOC, COCO, YOLO = FORMS = (voc.VocTruth.form, coco.CocoTruth.form, yolo.YoloTruth.form)
 AUTO = "auto"
 LISTS = "annotations"  # where COCO's files lie
 FEW = 20

@@ -12,7 +12,7 @@ from PIL import Image
 
 from archives.errors import UsageError
 from jobs.scoring.matching import overlaps
-from jobs.truth.annotation_files import AnnotationFolder, Place, number, shown
+from jobs.truth.annotation_files import AnnotationFolder, Place, fingerprint, number, shown
 from jobs.truth.objects import Objects
 from jobs.truth.plain_xml import Element, XmlError, parse_xml
 
@@ -39,6 +39,8 @@ class VocTruth:
     categories: those given; VOC has no list of its own.
     """
 
+    form = "voc"
+
     def __init__(self, folder: Place, categories: Sequence[str] = (), masks: bool = True) -> None:
         """folder: Annotations itself. masks: whether they are read."""
         parent = folder.parent()
@@ -50,6 +52,12 @@ class VocTruth:
             else None
         )
         self._read = lru_cache(KEPT)(self._objects)
+
+    def fingerprint(self) -> str:
+        """As jobs.truth.objects.Truth has it."""
+        folders = filter(None, (self.folder, self.mask_folder))
+        entries = (entry for each in folders for entry in each.entries())
+        return fingerprint(entries, self.categories)
 
     def objects(self, key: str) -> Objects | None:
         """As jobs.truth.objects.Truth has it."""

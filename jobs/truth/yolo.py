@@ -19,6 +19,7 @@ from jobs.truth.annotation_files import (
     Place,
     as_stored,
     decoded,
+    fingerprint,
     number,
     shown,
 )
@@ -44,6 +45,8 @@ class YoloTruth:
     categories: those given, or else as classes.txt or data.yaml has them, in the numbers' order.
     """
 
+    form = "yolo"
+
     def __init__(
         self,
         folder: Place,
@@ -62,6 +65,10 @@ class YoloTruth:
         self.beside = _pictures_of(folder).store()
         self.with_masks = masks
         self._read = lru_cache(KEPT)(self._objects)
+
+    def fingerprint(self) -> str:
+        """As jobs.truth.objects.Truth has it."""
+        return fingerprint(self.folder.entries(), self.categories)
 
     def objects(self, key: str) -> Objects | None:
         """As jobs.truth.objects.Truth has it. Raises UsageError, too, for a picture with objects

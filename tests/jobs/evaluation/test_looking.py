@@ -39,6 +39,11 @@ class FakeTruth:
 
     known: dict[str, Objects]
     categories: tuple[str, ...] = ()
+    form: str = "voc"
+    print: str = "as it was"
+
+    def fingerprint(self) -> str:
+        return self.print
 
     def objects(self, key: str) -> Objects | None:
         return self.known.get(key)
@@ -110,8 +115,12 @@ def test_true_objects_are_what_maps_are_held_against(
     assert "boxes whose do: pointing, mask 2, energy, mask 2, vea 2" in said.out
     # The same again measures nothing; without the truth it is another evaluation.
     assert evaluate(asked, demo) == 0
-    with pytest.raises(ConflictError, match="its figures, truth, score_threshold differ"):
+    text = "its figures, truth, truth_format, annotations, score_threshold differ"
+    with pytest.raises(ConflictError, match=text):
         evaluate(replace(asked, truth=None), demo)
+    truth.print = "another"
+    with pytest.raises(ConflictError, match="another evaluation's: its annotations differ"):
+        evaluate(asked, demo)
 
 
 def test_what_cannot_be_held_against_a_truth(

@@ -71,3 +71,29 @@ def test_a_single_file_is_cocos(tmp_path: Path) -> None:
     for name, form in (("x.xml", "auto"), ("x.json", "voc")):
         with pytest.raises(UsageError, match=f"{name} is a file; expected COCO's instances"):
             read_truth(str(tmp_path / name), form)
+
+
+MASK = "SegmentationObject/x.png"
+
+
+@pytest.mark.parametrize(
+    ("files", "changed", "form"),
+    [
+        ({"Annotations/x.xml": XML, "x.jpg": b""}, {"Annotations/x.xml": XML[:-1] + b" "}, "voc"),
+        ({"Annotations/x.xml": XML, MASK: b"a"}, {MASK: b"b"}, "voc"),
+        ({"Annotations/x.xml": XML}, {"Annotations/y.xml": XML}, "voc"),
+        ({"labels/x.txt": b"0", "classes.txt": b"cat"}, {"labels/x.txt": b"1"}, "yolo"),
+        ({"labels/x.txt": b"0", "classes.txt": b"cat"}, {"classes.txt": b"dog"}, "yolo"),
+        ({"x.json": coco()}, {"x.json": coco().replace(b'"cat"', b'"cow"')}, "coco"),
+    ],
+)
+def test_a_change_is_told(
+    place: str, files: dict[str, bytes], changed: dict[str, bytes], form: str
+) -> None:
+    put(place, files)
+    assert read_truth(place).form == form
+    before = read_truth(place).fingerprint()
+    put(place, {"other.csv": b"", "x.jpg": b"new"})
+    assert read_truth(place).fingerprint() == before
+    put(place, changed)
+    assert read_truth(place).fingerprint() != before
