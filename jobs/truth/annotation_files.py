@@ -134,6 +134,12 @@ def decoded(data: bytes, address: str) -> str:
         ) from error
 
 
+def is_text(name: object) -> bool:
+    """Whether it is a text that can be written: JSON's and YAML's escapes can also spell halves of
+    characters (lone surrogates), which UTF-8 does not have."""
+    return isinstance(name, str) and not any("\ud800" <= each <= "\udfff" for each in name)
+
+
 def number(text: str, where: str) -> float:
     """A finite number. where: for the message, the file, the line, and what it is. Raises
     UsageError."""

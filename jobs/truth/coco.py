@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from archives.errors import UsageError
-from jobs.truth.annotation_files import Place, as_stored, decoded, fingerprint, shown
+from jobs.truth.annotation_files import Place, as_stored, decoded, fingerprint, is_text, shown
 from jobs.truth.json_lists import JsonLists
 from jobs.truth.masks import is_number, polygon_mask, run_length_mask
 from jobs.truth.objects import Objects
@@ -95,6 +95,8 @@ class CocoTruth:
         number = self._whole(value, "id", "a category")
         if not isinstance(name, str) or not name or number in names:
             raise self._error("a category", "expected a name, and an id of its own", value)
+        if not is_text(name):
+            raise self._error("a category", "expected a name without lone surrogates", name)
         names[number] = name
 
     def _instance(self, value: dict[str, Any], place: int) -> list[float]:

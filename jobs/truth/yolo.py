@@ -20,6 +20,7 @@ from jobs.truth.annotation_files import (
     as_stored,
     decoded,
     fingerprint,
+    is_text,
     number,
     shown,
 )
@@ -202,11 +203,10 @@ def _from_yaml(text: str, address: str) -> tuple[str, ...]:
     names = found.get("names") if isinstance(found, Mapping) else None
     if isinstance(names, Mapping):
         names = [names.get(each) for each in range(len(names))]
-    if names is not None and not (
-        isinstance(names, list) and all(isinstance(each, str) for each in names)
-    ):
+    if names is not None and not (isinstance(names, list) and all(map(is_text, names))):
         raise UsageError(
-            f"{shown(address)}: expected names as a list of texts, or as 0: text, 1: text, ..."
+            f"{shown(address)}: expected names as a list of texts, or as 0: text, 1: text, ...,"
+            " without lone surrogates"
         )
     return tuple(names or ())
 

@@ -104,6 +104,7 @@ def test_two_of_one_name_are_told(tmp_path: Path) -> None:
         ({"images": "x"}, "images: expected objects, got 'x'"),
         ({"categories": NAMES[:1]}, "expected an category_id of categories, got 1"),
         ({"categories": [*NAMES, NAMES[0]]}, "an id of its own"),
+        ({"categories": [{"id": 1, "name": "c\ud800"}]}, r"without lone .*, got 'c\\ud800'"),
         ({"annotations": [THINGS[1] | {"bbox": [1, 2, 3]}]}, "annotation 2: expected a bbox of"),
         ({"annotations": [THINGS[1] | {"bbox": [1, 2, 3, math.nan]}]}, "four numbers"),
         ({"annotations": [THINGS[1] | {"bbox": [1, 2, -3, 1]}]}, "no negative width"),

@@ -73,6 +73,7 @@ def test_the_pictures_may_lie_elsewhere(tmp_path: Path) -> None:
         (b"names:\n  1: b\n  0: a", ("a", "b")),
         (b"names: {0: a, 2: b}", None),
         (b"names: [1, 2]", None),
+        (b'names: ["\\ud800"]', None),
         (b"names: !!python/object/apply:os.getcwd []", None),
         (b"nc: 2", None),
         (b"[", None),
