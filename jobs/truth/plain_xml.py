@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from xml.parsers import expat
 
 DEEPEST = 20
+MOST_ELEMENTS = 100_000  # each takes some hundred bytes
 
 
 class XmlError(ValueError):
@@ -33,12 +34,18 @@ class Element:
 
 def parse_xml(data: bytes) -> Element:
     """The root. Raises XmlError, also for a document type declaration (which is where entities are
-    declared, that expand without end or name other files) and for more than DEEPEST levels."""
+    declared, that expand without end or name other files), for more than DEEPEST levels, and for
+    more than MOST_ELEMENTS."""
     parser = expat.ParserCreate()
     root: list[Element] = []
     opened: list[Element] = []
+    number = 0
 
     def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal number
+        number += 1
+        if number > MOST_ELEMENTS:
+            raise XmlError(f"line {parser.CurrentLineNumber}: more than {MOST_ELEMENTS:,} elements")
         if len(opened) == DEEPEST:
             raise XmlError(f"line {parser.CurrentLineNumber}: more than {DEEPEST} levels")
         element = Element(tag, parser.CurrentLineNumber)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.truth.plain_xml import DEEPEST, XmlError, parse_xml
+from jobs.truth.plain_xml import DEEPEST, MOST_ELEMENTS, XmlError, parse_xml
 
 LAUGHS = b"""<?xml version="1.0"?>
 <!DOCTYPE a [<!ENTITY x "ha"><!ENTITY y "&x;&x;">]>
@@ -37,6 +37,8 @@ def test_encodings(encoding: str) -> None:
         (b"<a>\n<b></a>", "line 2: no XML .mismatched tag"),
         (b'<?xml version="1.0" encoding="base64"?><a/>', "an encoding that is not known"),
         (b"<a>" * (DEEPEST + 1), "more than 20 levels"),
+        (b"<a>\n" + b"<b/>" * MOST_ELEMENTS + b"</a>", "line 2: more than 100,000 elements"),
+        (b"<a>&#xD800;</a>", "line 1: no XML"),
     ],
 )
 def test_what_is_refused(data: bytes, said: str) -> None:
