@@ -158,7 +158,7 @@ class EvaluateOptions:
     archive: str
     inputs: tuple[str, ...]
     output: str
-    controls: bool = False
+    controls: bool = True
     methods: tuple[str, ...] = ("odam", "layercam", "gradcam", "gradcam++")
     layers: tuple[str, ...] = ("emitting", "pyramid")
     maps: tuple[str, ...] = ()

@@ -248,7 +248,7 @@ def _flags(step: str, settings: Mapping[str, Any]) -> list[str]:
         if value is None or value == []:
             continue
         if isinstance(value, bool):
-            if value or step == "explain" or name == "pictures":
+            if value or step == "explain" or name in ("pictures", "controls"):
                 line.append(f"--{flag}" if value else f"--no-{flag}")
         elif isinstance(value, list) and name in REPEATED:
             line += [part for each in value for part in (f"--{flag}", str(each))]

@@ -21,9 +21,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_places(parser)
     parser.add_argument(
         "--controls",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
+        default=EvaluateOptions.controls,
         help="measure two maps that explain nothing, too: a smooth random field, and a Gaussian at"
-        " the box's middle; and each map's difference from them",
+        " the box's middle; and each map's difference from them (default on)",
     )
     add_maps(parser, EvaluateOptions.methods, EvaluateOptions.layers)
     parser.add_argument(

@@ -3,9 +3,9 @@
 python -m tests.benchmarks.defaults pictures --data scenes --number 100 --output pictures
 python -m tests.benchmarks.defaults table "scenes, RetinaNet=evaluation" --output docs/methods
 
-`pictures` writes those that training never draws. `table` reads what `python -m jobs evaluate
---controls` wrote of each detector (several folders with commas between them, measured on the same
-pictures), keeps its means and standard errors in defaults.json, and prints the tables.
+`pictures` writes those that training never draws. `table` reads what `python -m jobs evaluate`
+wrote of each detector (several folders with commas between them, measured on the same pictures),
+keeps its means and standard errors in defaults.json, and prints the tables.
 """
 
 from __future__ import annotations

@@ -61,7 +61,8 @@ def test_what_is_given_goes_to_its_step() -> None:
 
 
 def test_what_is_false_by_itself_needs_no_flag() -> None:
-    assert "controls" not in commands(evaluate={"controls": False})["evaluate"]
+    assert "coco" not in commands(report={"coco": False})["report"]
+    assert commands(evaluate={"controls": False})["evaluate"].endswith("--no-controls")
     assert commands(explain={"coco": False})["explain"].endswith("--no-coco")
 
 

@@ -20,7 +20,6 @@ def options(tmp_path: Path) -> EvaluateOptions:
         "demo.mar",
         (str(tmp_path / "in"),),
         str(tmp_path / "out"),
-        controls=True,
         methods=("odam",),
         layers=("emitting", "emitting+backbone.body.block3"),
         detections=2,

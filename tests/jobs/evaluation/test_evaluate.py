@@ -166,14 +166,14 @@ def test_too_few_pictures_are_said(
 
 
 def test_arguments() -> None:
-    line = "evaluate --controls --archive a.mar --input in --output out --methods odam,gradcam"
+    line = "evaluate --no-controls --archive a.mar --input in --output out --methods odam,gradcam"
     line += " --layers emitting a+b --detections 7 --target probability --steps 11 --seed 3"
     maps = ("method=drise masks=9", "smooth=0.2")
     assert parse([*line.split(), "--maps", *maps]) == EvaluateOptions(
         "a.mar",
         ("in",),
         "out",
-        controls=True,
+        controls=False,
         methods=("odam", "gradcam"),
         layers=("emitting", "a+b"),
         target="probability",
@@ -184,6 +184,8 @@ def test_arguments() -> None:
     )
     few = ["evaluate", "--archive", "a.mar", "--input", "in", "--output", "out"]
     assert parse(few) == EvaluateOptions("a.mar", ("in",), "out", maps=("default",))
+    assert parse([*few, "--controls"]) == parse(few)
+    assert EvaluateOptions("a.mar", ("in",), "out").controls
     assert parse([*few, "--maps", *maps]) == EvaluateOptions(
         "a.mar", ("in",), "out", methods=(), maps=maps
     )
@@ -209,7 +211,7 @@ def test_arguments() -> None:
 def test_the_command_line_runs_the_archives_code(
     options: EvaluateOptions, demo_archive: Path
 ) -> None:
-    command = [sys.executable, "-m", "jobs", "evaluate", "--controls"]
+    command = [sys.executable, "-m", "jobs", "evaluate"]
     command += ["--archive", str(demo_archive), "--input", *options.inputs]
     command += ["--output", options.output, "--methods", "odam", "--layers", "emitting"]
     command += ["--detections", "1", "--per-picture", "1", "--steps", "2"]

@@ -125,6 +125,7 @@ def test_an_evaluation_that_misses_ends_with_4(
         "demo.mar",
         (str(tmp_path / "a.png"),),
         str(tmp_path / "out"),
+        controls=False,
         methods=(),
         maps=("default",),
         detections=1,
