@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,9 +21,9 @@ from handlers.render import encode_jpeg
 from handlers.schema import ExplainRequest
 from jobs.audit import shortcut_report
 from jobs.audit.evidence import Donors, evidence_of
-from jobs.audit.findings import write_part
+from jobs.audit.findings import Image, write_part
 from jobs.audit.places import Evidence
-from jobs.audit.shortcut_sheets import SheetOptions, sheets
+from jobs.audit.shortcut_sheets import SheetOptions, sheet_name, sheets
 from jobs.audit.shortcuts import Pair, pairs
 from jobs.audit.shortcuts_options import ShortcutsOptions
 from jobs.errors import DONE, DONE_WITH_FAILURES, NothingToMeasureError
@@ -74,6 +75,8 @@ def find_shortcuts(options: ShortcutsOptions, explainer: Explainer) -> int:
             output.delete(entry)
         output.write(EVIDENCE, parquet_bytes(rows, shortcut_report.COLUMNS))
         part = shortcut_report.part(found, told)
+        if options.examples:
+            part = replace(part, images=tuple(_images(told, options)))
         keys = {printable(entry.key): entry.key for entry in entries}
         how = SheetOptions(options.score_threshold, request, options.examples)
 
@@ -90,6 +93,19 @@ def find_shortcuts(options: ShortcutsOptions, explainer: Explainer) -> int:
     _tell(told, found)
     print(f"{output.uri}/{EVIDENCE}, audit/{part.name}.json")
     return DONE_WITH_FAILURES if failures else DONE
+
+
+def _images(told: Sequence[Pair], options: ShortcutsOptions) -> Iterator[Image]:
+    """The sheets of the flagged pairs, for the report."""
+    for each in told:
+        if each.flagged:
+            what = f"{each.category}, {each.place}"
+            yield Image(
+                f"{FOLDER}{sheet_name(each)}.jpg",
+                f"Examples of {what}",
+                f"{what}: the detections that lose most, each with what is taken away, without it,"
+                f" and with its heatmap ({options.method} on {options.layer}).",
+            )
 
 
 def _sheets_of(output: Store) -> Iterator[str]:

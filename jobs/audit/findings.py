@@ -74,11 +74,25 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Image:
+    """A picture that the report shows, unless it is to hold no pixel of any picture.
+
+    path: a JPEG's, below the output. alt: what it is of, in a few words. caption: what it shows and
+    how to read it, in a sentence or two.
+    """
+
+    path: str
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
 class Part:
     """What one part of an audit found.
 
     name: a file's name, such as "shortcuts". title: its heading. text: what was asked, how it was
     answered, and what that cannot see. figures: by name, for thresholds and for plots over time.
+    images: those that were written, or are about to be.
     """
 
     name: str
@@ -87,6 +101,7 @@ class Part:
     tables: tuple[Table, ...] = ()
     findings: tuple[Finding, ...] = ()
     figures: dict[str, float] = field(default_factory=dict)
+    images: tuple[Image, ...] = ()
 
 
 def write_part(output: Store, part: Part) -> None:
@@ -99,6 +114,7 @@ def write_part(output: Store, part: Part) -> None:
         "text": part.text,
         "tables": [asdict(each) for each in part.tables],
         "figures": {name: each for name, each in part.figures.items() if math.isfinite(each)},
+        "images": [asdict(each) for each in part.images],
     }
     text = json.dumps(plain(summary), indent=1, allow_nan=False)
     output.write(f"{AUDIT}{part.name}.json", text.encode() + b"\n")
@@ -132,6 +148,7 @@ def _part(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Part
         tables=tuple(_table(each) for each in summary["tables"]),
         findings=tuple(Finding(**{name: row[name] for name in names}) for row in rows),
         figures=summary["figures"],
+        images=tuple(Image(**each) for each in summary.get("images", [])),  # older ones have none
     )
 
 

@@ -72,7 +72,12 @@ def sheets(
         sheet = draw_grid(
             [_example(explainer, pictures(each.key), each, pair.place, how) for each in shown]
         )
-        yield file_name(f"{pair.category}, {pair.place}".replace(":", "").replace(" ", "-")), sheet
+        yield sheet_name(pair), sheet
+
+
+def sheet_name(pair: Pair) -> str:
+    """The name of a pair's sheet, without its ending."""
+    return file_name(f"{pair.category}, {pair.place}".replace(":", "").replace(" ", "-"))
 
 
 def _example(

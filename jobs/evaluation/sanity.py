@@ -8,7 +8,7 @@ import math
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from archives.errors import UsageError, shortened
@@ -18,7 +18,7 @@ from handlers.grid import Block, draw_grid
 from handlers.render import encode_jpeg, overlay, resized
 from handlers.schema import ExplainRequest, Explanation
 from handlers.tap import undisturbed
-from jobs.audit.findings import Finding, Part, Table, write_part
+from jobs.audit.findings import Finding, Image, Part, Table, write_part
 from jobs.audit.markdown import as_markdown
 from jobs.errors import DONE, DONE_WITH_FAILURES, NothingToMeasureError
 from jobs.evaluation.randomised import (
@@ -56,6 +56,12 @@ TEXTS = {
     "spearman": "The same of the pixels' ranks, so that what is empty in both maps counts as alike"
     " as well.",
 }
+SHEET_IMAGE = Image(
+    SHEET,
+    "Maps of one box, and the same with parts of the detector randomised",
+    "One box: a row for each map; a column for the detector as it is, and for each part that is"
+    " randomised. A map should change with what its target reads.",
+)
 CELL = 240  # pixels, the longer side of each small picture
 
 # By map and what it is compared with, each of MEASURES: its mean and standard error.
@@ -136,6 +142,7 @@ def _sanity(
     output.write(TABLE, text.encode())
     if options.pictures:
         output.write(SHEET, _drawn(*sheet))
+        part = replace(part, images=(SHEET_IMAGE,))
     else:
         output.delete(SHEET)  # an earlier run's
     write_part(output, part)

@@ -26,6 +26,7 @@ from jobs.names import REPORT
 from jobs.page.audits import Flags, read_limits, read_parts
 from jobs.page.gallery import write_gallery
 from jobs.page.history import earlier, moment
+from jobs.page.images import copied_images
 from jobs.page.options import ReportPageOptions
 from jobs.page.overview import plots_of, plots_over_time
 from jobs.page.saved_figures import NAME as FIGURES
@@ -59,6 +60,10 @@ def write_report(run: SavedRun, output: Store, options: ReportPageOptions) -> No
     gone = write_gallery(run, found, flags, source, page.write)
     for name in sorted(asset.name for asset in _ASSETS.iterdir()):
         page.write(name, _ASSETS.joinpath(name).read_bytes())
+    images = {
+        part.name: [*copied_images(part, output, page.write)] if options.pictures else []
+        for part in parts
+    }
     limits = read_limits(output, run.record["archive"]["digest"])
     counts = run.record["counts"]
     own = SavedFigures.of(run.record, found.figures)
@@ -80,7 +85,11 @@ def write_report(run: SavedRun, output: Store, options: ReportPageOptions) -> No
             left_out=before.left_out,
             kept_plots=KEPT_PLOTS,
             parts=[
-                {"part": part, "worst": worst_first(part.findings)[:MOST_FINDINGS]}
+                {
+                    "part": part,
+                    "worst": worst_first(part.findings)[:MOST_FINDINGS],
+                    "images": images[part.name],
+                }
                 for part in parts
             ],
             in_gallery={name for _, name in found.ranks},

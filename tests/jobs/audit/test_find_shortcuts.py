@@ -107,8 +107,16 @@ def test_a_stamp_is_found_told_and_drawn(
         "cat 0.90 keeps 0.00 without the frame's upper left part and is called bird; so do 6 of 6"
         " detections of cat, in 6 of 6 pictures."
     )
-    sheet = decode_picture(store.read("shortcuts/cat%2C-spot-of-the-frame-upper-left.jpg"))
+    (image,) = part.images
+    assert image.path == "shortcuts/cat%2C-spot-of-the-frame-upper-left.jpg"
+    assert image.alt == "Examples of cat, spot of the frame: upper left"
+    sheet = decode_picture(store.read(image.path))
     assert sheet.shape[1] > 2 * 200  # two examples, below each other
+    assert find_shortcuts.find_shortcuts(replace(options, examples=0), cast("Any", stamped())) == 0
+    assert store.find(image.path) is None
+    again = read_part(store, "shortcuts")
+    assert again is not None
+    assert again.images == ()
 
 
 def test_pictures_that_fail_do_not_end_it(

@@ -7,18 +7,28 @@ from pathlib import Path
 
 import pytest
 
+from archives.errors import ConflictError
 from archives.stores.opening import open_store
-from jobs.audit.findings import Finding, Part, Table, read_part, worst_first, write_part
+from jobs.audit.findings import Finding, Image, Part, Table, read_part, worst_first, write_part
 
 
 def test_a_part_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     output = open_store(str(tmp_path))
     table = Table("T", "how", ("a", "b", "c"), (("x", 1, (0.5, 0.1)), ("y", None, 2.5)))
     findings = (Finding("a.jpg", 2, "low energy", 0.25, "why"), Finding("b.jpg", None, "f", 1, "w"))
-    part = Part("one", "One", "text", (table,), findings, {"figure": 0.5})
+    part = Part("one", "One", "text", (table,), findings, {"figure": 0.5}, (Image("p", "a", "c"),))
     write_part(output, part)
     assert read_part(output, "one") == part
     assert read_part(output, "two") is None
+
+
+@pytest.mark.parametrize("text", [b"no JSON", b"{}", b"[]"])
+def test_what_is_no_part_is_named(text: bytes, tmp_path: Path) -> None:
+    output = open_store(str(tmp_path))
+    write_part(output, Part("one", "One", "text"))
+    output.write("audit/one.json", text)
+    with pytest.raises(ConflictError, match=r"audit/one\.json is no part of an audit"):
+        read_part(output, "one")
 
 
 def test_a_figure_that_is_no_number_is_left_out(tmp_path: Path) -> None:

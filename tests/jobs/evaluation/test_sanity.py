@@ -72,6 +72,7 @@ def test_eigencam_is_flagged_and_odam_is_not(
 
     part = read_part(open_store(options.output), "sanity")
     assert part is not None
+    assert [each.path for each in part.images] == ["sanity.jpg"]
     (finding,) = (each for each in part.findings if each.flag.endswith("on the class head"))
     assert (finding.key, finding.group) == ("a.png", "eigencam emitting")
     assert part.figures["eigencam emitting class head similarity"] == pytest.approx(1)

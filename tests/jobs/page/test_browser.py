@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -22,13 +23,14 @@ from playwright.sync_api import Browser, Page, expect
 from handlers.explainer import Explainer
 from handlers.images import decode_picture, to_image
 from handlers.render import encode_jpeg, overlay
-from jobs.audit.findings import Finding
+from jobs.audit.findings import Finding, Part, write_part
+from jobs.audit.findings import Image as AuditImage
 from jobs.page.options import ReportPageOptions
 from jobs.page.report import box_link, write_report
 from jobs.saved_run import SavedRun
 from tests.benchmarks.report_page import MOST_SECONDS, measured, run_of_many
 from tests.conftest import put, scene_picture
-from tests.jobs.conftest import Job
+from tests.jobs.conftest import Job, picture_bytes
 from tests.jobs.page.conftest import HOSTILE, audit, write_thresholds
 
 PATIENCE = 30_000  # ms, on a machine that is busy
@@ -238,9 +240,25 @@ def test_heatmaps_are_drawn_as_pictures_draw_them(
     expect(person.page.get_by_text("This report holds no pictures")).to_be_visible()
 
 
+def test_pictures_of_the_audit_are_seen_from_disk(person: Person, make_run: MakeRun) -> None:
+    run = make_run("a.png")
+    run.output.write("sheet.jpg", picture_bytes(30, 20))
+    image = AuditImage("sheet.jpg", "Maps of one box", "What they are.")
+    write_part(run.output, Part("own", "Own", "", images=(image,)))
+    person.opens(run)
+    seen = person.page.get_by_role("img", name="Maps of one box")
+    seen.scroll_into_view_if_needed()
+    expect(seen).to_have_js_property("naturalWidth", 30)
+    seen.click()
+    expect(person.page).to_have_url(re.compile(r"/report/images/own-0\.jpg$"))
+
+
 def test_axe_finds_nothing_wrong(person: Person, audited: SavedRun) -> None:
+    audited.output.write("sheet.jpg", picture_bytes(30, 20))
+    image = AuditImage("sheet.jpg", "Maps of one box", "What they are.")
+    write_part(audited.output, Part("own", "Own", "", images=(image,)))
     audit(audited, name="changes")
-    person.opens(audited, earlier=(audited.output.uri,))
+    person.opens(audited, earlier=(audited.output.uri, "gone"))
     person.page.wait_for_load_state("networkidle")
     contrast = ["color-contrast"]
     for place, dark, rules in (
