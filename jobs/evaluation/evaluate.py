@@ -6,7 +6,7 @@ boxes, with standard errors, and each map's difference from each control, box by
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -91,14 +91,14 @@ def _read_truth(options: EvaluateOptions, explainer: Explainer, listing: Listing
     return read_truth(options.truth, options.truth_format, pictures=listing.store, fallback=own)
 
 
-def _alone(explainer: Explainer, annotated: Iterable[str]) -> list[str]:
+def _alone(explainer: Explainer, annotated: Set[str]) -> list[str]:
     """Which categories only one side knows, in words."""
-    own = explainer.categories[explainer.detector.first_label :]
+    own = {*explainer.categories[explainer.detector.first_label :]}
     return [
         f"{counted(len(names), 'category', 'categories')} {text}: {_listed(names)}"
         for text, names in (
-            ("annotated, and unknown to the detector", sorted({*annotated} - {*own})),
-            ("known to the detector, and not annotated here", sorted({*own} - {*annotated})),
+            ("annotated, and unknown to the detector", sorted(annotated - own)),
+            ("known to the detector, and not annotated here", sorted(own - annotated)),
         )
         if names
     ]
@@ -170,7 +170,7 @@ def _detector_scores(
         return None, {}
     boxes = saved(record.found.detections, work.truth)
     boxes.write(output, FOLDER)
-    annotated = map(str, boxes.truths["category"].unique().to_pylist())
+    annotated = {str(each) for each in boxes.truths["category"].unique().to_pylist()}
     for text in _alone(work.explainer, annotated):
         say(text)
     judged = scored(boxes)
