@@ -4,7 +4,6 @@ picture, guided backpropagation and Guided Grad-CAM."""
 from __future__ import annotations
 
 import io
-import sys
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from handlers.schema import EMITTING, ExplainRequest, Explanation, RequestError
 from jobs.errors import DONE, DONE_WITH_FAILURES
 from jobs.inputs.listing import list_input
 from jobs.names import file_name, printable
+from jobs.notes import say
 from jobs.options import ClassifyOptions
 from jobs.progress import counted
 from jobs.worker.pictures import Failure, Pools, load_ahead
@@ -100,7 +100,7 @@ def classify(options: ClassifyOptions, explainer: Explainer) -> int:
     finally:
         pools.shutdown()
     for failure in failures:
-        print(printable_text(f"jobs: {failure.key}: {failure.message}"), file=sys.stderr)
+        say(f"{failure.key}: {failure.message}")
     if len(failures) == len(entries):
         raise UsageError(f"none of {counted(len(entries), 'picture')} could be drawn")
     return DONE_WITH_FAILURES if failures else DONE

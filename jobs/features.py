@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -13,7 +12,6 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from archives.errors import UsageError, shortened
-from archives.errors import printable as printable_text
 from archives.stores.opening import open_store
 from archives.stores.store import Entry
 from handlers.feature_maps import (
@@ -34,6 +32,7 @@ from handlers.schema import Detections, ExplainRequest, Explanation, RequestErro
 from jobs.errors import DONE, DONE_WITH_FAILURES
 from jobs.inputs.listing import Listing, list_input
 from jobs.names import file_name, printable
+from jobs.notes import say
 from jobs.options import FORMATS, FeatureOptions
 from jobs.progress import Progress, counted
 from jobs.worker.pictures import Failure, Picture, Pools, cores, load_ahead
@@ -303,7 +302,5 @@ def _summarise(outcomes: Sequence[Failure | None], options: FeatureOptions) -> i
     pictures = counted(len(outcomes) - len(failed), "picture")
     print(f"{layers} of {pictures}: {options.output.rstrip('/')}/*{ENDING}{options.format}")
     for each in failed:
-        print(
-            printable_text(f"jobs: {each.key} could not be drawn: {each.message}"), file=sys.stderr
-        )
+        say(f"{each.key} could not be drawn: {each.message}")
     return DONE_WITH_FAILURES if failed else DONE

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 
-from archives.errors import MissedError, printable, shortened
+from archives.errors import MissedError, shortened
 from archives.names import looks_like_reference, read_reference
 from archives.registry.audit_report import AuditedArchive, AuditReport, Threshold
 from archives.stores.opening import open_store
@@ -23,6 +22,7 @@ from jobs.audit.plan import DATE, STEPS, Plan, Run, check, command_of, dated, re
 from jobs.audit.retention import days_runs, remove_old
 from jobs.errors import DONE, DONE_WITH_FAILURES, NothingToMeasureError
 from jobs.evaluation.thresholds import REPORT, parsed
+from jobs.notes import say
 from jobs.progress import counted
 
 # Runs before this one whose figures are plotted, at most.
@@ -215,9 +215,9 @@ def _said(output: Store, report: AuditReport, outcome: Outcome) -> int:
     """Prints whether all is well; returns the exit code."""
     print()
     for each in report.misses():
-        print(f"jobs: threshold missed: {each}", file=sys.stderr, flush=True)
+        say(f"threshold missed: {each}")
     for note in outcome.notes():
-        print(f"jobs: {note}", file=sys.stderr, flush=True)
+        say(note)
     print(f"{'passed' if report.passed else 'MISSED'}: {output.uri}/{REPORT}")
     print(f"look at {output.uri}/{PAGE}")
     if not report.passed:
@@ -230,7 +230,7 @@ def _tell(plan: Plan, report: bytes, instead: str) -> None:
     if plan.hook is None:
         return
     problem = tell(plan.hook, report or json.dumps({"passed": False, "notes": instead}).encode())
-    print(f"jobs: {printable(problem) or 'the hook was told'}", file=sys.stderr, flush=True)
+    say(problem or "the hook was told")
 
 
 def _clean(plan: Plan, today: date, keep: int) -> None:
@@ -238,7 +238,7 @@ def _clean(plan: Plan, today: date, keep: int) -> None:
     number = 0
     for run, problem in remove_old(plan.output, today, keep):
         if problem:
-            print(f"jobs: {run.place} is left: {problem}", file=sys.stderr, flush=True)
+            say(f"{run.place} is left: {problem}")
         number += not problem
     if number:
         last = today - timedelta(days=keep)

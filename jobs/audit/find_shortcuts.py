@@ -30,6 +30,7 @@ from jobs.errors import DONE, DONE_WITH_FAILURES, NothingToMeasureError
 from jobs.evaluation.subjects import MeasureOptions, chosen_boxes
 from jobs.inputs.listing import Listing, list_input
 from jobs.names import printable
+from jobs.notes import say
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
 from jobs.tables import parquet_bytes
 from jobs.worker.pictures import Failure, Picture, Pools, load_ahead
@@ -65,7 +66,7 @@ def find_shortcuts(options: ShortcutsOptions, explainer: Explainer) -> int:
         failures: list[Failure] = []
         found = list(_asked(explainer, listing, entries, options, failures))
         for failure in failures:
-            _say(f"{failure.key}: {failure.message}")
+            say(f"{failure.key}: {failure.message}")
         if not found:
             raise _nothing(options, entries, failures)
         told = pairs(found)
@@ -89,7 +90,7 @@ def find_shortcuts(options: ShortcutsOptions, explainer: Explainer) -> int:
             for name, image in drawn:
                 output.write(f"{FOLDER}{name}.jpg", encode_jpeg(image))
         except MissingObjectError as error:
-            _say(f"not all examples are drawn: {error}")
+            say(f"not all examples are drawn: {error}")
     _tell(told, found)
     print(f"{output.uri}/{EVIDENCE}, audit/{part.name}.json")
     return DONE_WITH_FAILURES if failures else DONE
@@ -169,7 +170,7 @@ def _asked(
             if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
                 said = time.monotonic()
                 of = counted(len(entries), "picture")
-                _say(f"{place + 1} of {of}, {counted(detections, 'detection')}")
+                say(f"{place + 1} of {of}, {counted(detections, 'detection')}")
     finally:
         pools.shutdown()
 
@@ -210,7 +211,3 @@ def _tell(told: Sequence[Pair], found: Sequence[Evidence]) -> None:
             f" {each.detections} detections, in {each.dependent_pictures} of"
             f" {counted(each.pictures, 'picture')} (p {each.p:.2g})"
         )
-
-
-def _say(text: str) -> None:
-    print(printable_text(text), file=sys.stderr, flush=True)

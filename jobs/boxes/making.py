@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from jobs.boxes.options import BoxesOptions
 from jobs.boxes.saved_maps import CHUNK, Explained, SavedMaps
 from jobs.inputs.listing import Listing, list_input
 from jobs.names import printable
+from jobs.notes import say
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
 from jobs.truth.objects import Objects, Truth
 from jobs.truth.reading import read_truth
@@ -82,7 +82,7 @@ def _wanted(options: BoxesOptions, explainer: Explainer, truth: Truth) -> Wanted
         labels = same_names(names, known, options.categories, first)
         left = [name for name in known if name not in labels]
         if left and not options.categories:
-            _say(f"the network has no class of these names, which are left out: {', '.join(left)}")
+            say(f"the network has no class of these names, which are left out: {', '.join(left)}")
     return Wanted(checked(explainer, request), labels, options.classes, options.batch_size)
 
 
@@ -161,7 +161,7 @@ class _Maker:
                 if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
                     said = time.monotonic()
                     done = min(start + CHUNK, len(entries))
-                    _say(f"{done} of {counted(len(entries), 'picture')} explained")
+                    say(f"{done} of {counted(len(entries), 'picture')} explained")
         finally:
             pools.shutdown()
 
@@ -243,7 +243,3 @@ class _Maker:
             [objects[each.key] for each in pictures],
         )
         return list(zip(pictures, found, strict=True))
-
-
-def _say(text: str) -> None:
-    print(f"jobs: {text}", file=sys.stderr, flush=True)

@@ -3,7 +3,6 @@ also later, and without the network."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -43,6 +42,7 @@ from jobs.boxes.voc_folder import halves
 from jobs.boxes.writing import PAGE, RECORD, Results, write_results
 from jobs.errors import DONE, DONE_WITH_FAILURES
 from jobs.names import CONTACT_SHEET
+from jobs.notes import say
 from jobs.progress import counted
 from jobs.scoring.matching import overlaps
 
@@ -79,10 +79,10 @@ def boxes(options: BoxesOptions | AgainOptions, explainer: Explainer | None = No
     _score(maps, output, step)
     failures = maps.failures()
     for each in failures:
-        print(f"jobs: {each['key']}: {each['message']}", file=sys.stderr)
+        say(f"{each['key']}: {each['message']}")
     without = maps.without_truth()
     if without:
-        print(f"jobs: nobody annotated {counted(without, 'picture')}; left out", file=sys.stderr)
+        say(f"nobody annotated {counted(without, 'picture')}; left out")
     return DONE_WITH_FAILURES if failures else DONE
 
 

@@ -17,7 +17,7 @@ from handlers.metrics.faithfulness import FaithfulnessOptions
 from jobs.audit.findings import Table, write_part
 from jobs.audit.markdown import table_rows
 from jobs.errors import DONE, DONE_WITH_FAILURES, NothingToMeasureError
-from jobs.evaluation.looking import Work, detect_rest, measure_boxes, say
+from jobs.evaluation.looking import Work, detect_rest, measure_boxes
 from jobs.evaluation.measure import (
     GAUSSIAN,
     RANDOM,
@@ -33,6 +33,7 @@ from jobs.evaluation.requested_maps import requested
 from jobs.evaluation.subjects import MeasureOptions
 from jobs.evaluation.thresholds import REPORT, Measured, check_thresholds, write_audit
 from jobs.inputs.listing import Listing, list_input
+from jobs.notes import say
 from jobs.options import EvaluateOptions
 from jobs.progress import counted
 from jobs.scoring import detector_scores

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from archives.errors import printable as printable_text
 from archives.stores.store import Entry
 from jobs.evaluation.measure import Maker, measure
 from jobs.evaluation.record import EvaluationRecord
 from jobs.evaluation.subjects import MeasureOptions, chosen_boxes
 from jobs.inputs.listing import Listing
 from jobs.names import printable
+from jobs.notes import say
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
 from jobs.scoring.reported import Reported
 from jobs.truth.objects import Objects, Truth
@@ -146,8 +145,3 @@ class _Saying:
         if time.monotonic() - self._said >= SECONDS_BETWEEN_LINES:
             self._said = time.monotonic()
             say(text())
-
-
-def say(text: str) -> None:
-    """On stderr, as a command does."""
-    print(f"jobs: {printable_text(text)}", file=sys.stderr, flush=True)

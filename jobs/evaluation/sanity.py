@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -34,6 +33,7 @@ from jobs.evaluation.randomised import (
 from jobs.evaluation.requested_maps import requested
 from jobs.inputs.listing import Listing, list_input
 from jobs.names import printable
+from jobs.notes import say
 from jobs.numbers_in_json import plain
 from jobs.options import SanityOptions
 from jobs.progress import counted
@@ -112,7 +112,7 @@ def _sanity(
         if _boxes(rows) >= options.detections:
             break
     for failure in failures:
-        _say(f"{failure.key}: {failure.message}")
+        say(f"{failure.key}: {failure.message}")
     if sheet is None:
         if len(failures) == listing.count:
             failed = counted(listing.count, "picture")
@@ -123,7 +123,7 @@ def _sanity(
             f" {shortened(' '.join(options.inputs))}; lower --score-threshold"
         )
     if _boxes(rows) < options.detections:
-        _say(f"only {_boxes(rows)} of {options.detections} boxes: there are no more pictures")
+        say(f"only {_boxes(rows)} of {options.detections} boxes: there are no more pictures")
     summary = summarised(rows)
     flags = {name: flagged(own, requests[name].target_name) for name, own in summary.items()}
     part = as_part(summary, flags, rows, weights, how)
@@ -265,7 +265,7 @@ def _weights(explainer: Explainer, picture: Picture) -> dict[str, list[Weights]]
     with undisturbed(explainer.detector.model):
         found = weights_by_part(explainer.detector, explainer.prepare(picture.pixels))
     for part in (name for name, own in found.items() if not own):
-        _say(f"no weights are the {part}'s alone, as far as gradients tell: it is left out")
+        say(f"no weights are the {part}'s alone, as far as gradients tell: it is left out")
     return found
 
 
@@ -292,7 +292,3 @@ def _drawn(picture: Tensor, found: Compared) -> bytes:
 
 def _boxes(rows: Sequence[Mapping[str, Any]]) -> int:
     return len({(row["picture"], row["index"]) for row in rows})
-
-
-def _say(text: str) -> None:
-    print(f"jobs: {text}", file=sys.stderr, flush=True)

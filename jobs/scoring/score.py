@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from archives.stores.opening import open_store
 from archives.stores.store import Store
 from jobs.errors import DONE
 from jobs.names import RECORD
+from jobs.notes import say
 from jobs.numbers_in_json import plain
 from jobs.progress import counted
 from jobs.saved_run import SavedRun
@@ -111,7 +111,7 @@ def score(options: ScoreOptions) -> int:
         print("\n\n".join("\n".join(each) for each in _tables(options, scored)))
         print(f"\n{output.uri}/{SCORES}")
     for note in notes:
-        print(f"jobs: {note}", file=sys.stderr, flush=True)
+        say(note)
     return DONE
 
 

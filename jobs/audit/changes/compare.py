@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 
 from archives.errors import shortened
@@ -17,6 +16,7 @@ from jobs.audit.changes.settings import differing
 from jobs.audit.changes.tally import Tally
 from jobs.audit.findings import AUDIT, write_part
 from jobs.errors import DONE, NothingToMeasureError
+from jobs.notes import say
 from jobs.numbers_in_json import plain
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
 from jobs.saved_run import SavedRun
@@ -43,7 +43,7 @@ def compare(options: CompareOptions) -> int:
             if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
                 said = time.monotonic()
                 done = f"{counted(pictures.compared, 'picture')} compared"
-                print(f"jobs: {done}", file=sys.stderr, flush=True)
+                say(done)
         if not pictures.compared:
             raise NothingToMeasureError(_nothing(before, after, pictures))
     compared = report.Compared(

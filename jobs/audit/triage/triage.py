@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from archives.errors import UsageError, printable, shortened
+from archives.errors import UsageError, shortened
 from archives.stores.opening import open_store
 from jobs.audit.changes.differences import detections
 from jobs.audit.findings import AUDIT, Finding, write_part
@@ -22,6 +21,7 @@ from jobs.audit.triage.noticed import MISSED, UNSTABLE, Noticed, by_picture
 from jobs.audit.triage.options import TriageOptions
 from jobs.audit.triage.usual import BINS, place_of
 from jobs.errors import DONE, DONE_WITH_FAILURES
+from jobs.notes import say
 from jobs.numbers_in_json import plain
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
 from jobs.saved_run import SavedPicture, SavedRun
@@ -65,10 +65,10 @@ def triage(options: TriageOptions, explainer: Explainer) -> int:
         if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
             said = time.monotonic()
             done = found.asked + len(found.failures)
-            _say(f"{done} of {counted(len(questions), 'picture')} looked at again")
+            say(f"{done} of {counted(len(questions), 'picture')} looked at again")
     _judge_steadiness(steadiness, found)
     for failure in found.failures:
-        _say(f"{failure.key}: {failure.message}")
+        say(f"{failure.key}: {failure.message}")
     ranked = by_picture(found.findings.all())
     told = report.Told(run.output.uri, run.record["archive"], found, ranked)
     output.write(TABLE, parquet_bytes(report.rows(told), report.COLUMNS))
@@ -129,7 +129,7 @@ def _read(run: SavedRun, truth: Truth | None, known: tuple[str, ...], found: Tri
             _hold_against(picture, truth, known, found)
         if time.monotonic() - said >= SECONDS_BETWEEN_LINES:
             said = time.monotonic()
-            _say(f"{counted(found.pictures, 'picture')} read")
+            say(f"{counted(found.pictures, 'picture')} read")
     found.looks.finish(found.findings)
 
 
@@ -202,7 +202,3 @@ def _judge_steadiness(steadiness: list[tuple[Answer, Steadiness]], found: Triage
         severity = min(each.score * (1 - own.kept.stability), 1.0)
         finding = Finding(answer.question.name, each.index, UNSTABLE, severity, says)
         found.findings.add(Noticed(answer.question.key, each.category, finding))
-
-
-def _say(text: str) -> None:
-    print(f"jobs: {printable(text)}", file=sys.stderr, flush=True)
