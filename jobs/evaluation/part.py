@@ -8,7 +8,7 @@ from typing import Any
 from jobs.audit.findings import Cell, Part, Table
 from jobs.evaluation.measure import CONTROLS, CURVES
 from jobs.evaluation.thresholds import figures_of
-from jobs.scoring.tables import located_figures, where_text
+from jobs.scoring.tables import better, located_figures, where_text
 
 NAME = "evaluation"
 TEXT = "How well the maps explain the boxes."
@@ -54,7 +54,8 @@ def _tables(summary: Mapping[str, Mapping[str, Any]], curves: str) -> Iterator[T
         if less:
             names = [name for name in (*located, *CURVES) if name in next(iter(less.values()))]
             title = f"Less {control.removeprefix('control: ')}"
-            yield _table(title, "Box by box, the same boxes.", less, names)
+            text = f"Box by box, of the same boxes: {better(names)}."
+            yield _table(title, text, less, names)
 
 
 def _table(

@@ -8,6 +8,7 @@ from typing import Any
 
 from archives.errors import CommandError, one_line
 from jobs.audit.findings import Part
+from jobs.evaluation.measure import CONTROLS
 from jobs.page.audits import read_parts
 from jobs.page.saved_figures import SavedFigures, saved_figures
 from jobs.page.text import date, visible
@@ -41,7 +42,9 @@ def moment(record: Mapping[str, Any], figures: SavedFigures, parts: Sequence[Par
         FAILURES: counts["failures"] / pictures if pictures else None,
     }
     for part in parts:
-        found |= {f"{part.title}: {name}": value for name, value in part.figures.items()}
+        title = part.title if part.title.endswith("?") else f"{part.title}:"
+        names = sorted(part.figures, key=lambda name: name.startswith(CONTROLS))  # these last
+        found |= {f"{title} {name}": part.figures[name] for name in names}
     started = str(record["times"]["started"])
     return Moment(
         started,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ import PIL.Image
 from archives.errors import MissingObjectError
 from archives.stores.store import Store
 from jobs.audit.findings import Image, Part
+from jobs.notes import say
 
 FOLDER = "images/"
 
@@ -40,7 +40,7 @@ def copied_images(
             with PIL.Image.open(io.BytesIO(data)) as image:  # its head alone
                 width, height = image.size
         except (MissingObjectError, PIL.UnidentifiedImageError) as error:
-            print(f"jobs: the report shows no {each.path}: {error}", file=sys.stderr, flush=True)
+            say(f"the report shows no {each.path}: {error}")
             continue
         name = f"{FOLDER}{part.name}-{number}.jpg"
         write(name, data)

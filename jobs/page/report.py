@@ -5,7 +5,6 @@ Written by `python -m jobs report`, of a run that is done and of what audits lef
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +18,10 @@ from urllib.parse import quote, urlencode
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from archives.errors import MissingObjectError
-from archives.errors import printable as printable_text
 from archives.stores.store import CONNECTIONS, Store
 from jobs.audit.findings import worst_first
 from jobs.names import REPORT
+from jobs.notes import say
 from jobs.page.audits import Flags, read_limits, read_parts
 from jobs.page.gallery import write_gallery
 from jobs.page.history import earlier, moment
@@ -51,7 +50,7 @@ def write_report(run: SavedRun, output: Store, options: ReportPageOptions) -> No
     """
     before = earlier(options.earlier)
     for place, why in before.left_out:
-        _say(f"{place} is left out of the figures over time: {why}")
+        say(f"{place} is left out of the figures over time: {why}")
     parts = read_parts(output)
     flags = Flags.of(parts)
     found = chosen(run, flags, options.gallery)
@@ -224,7 +223,3 @@ def _outputs(record: Mapping[str, Any]) -> list[tuple[str, str]]:
         found.append(("shards/00000/detections.parquet", "rows of the first shard"))
         found.append(("shards/00000/heatmaps.npz", "heatmaps of the first shard"))
     return found
-
-
-def _say(text: str) -> None:
-    print(f"jobs: {printable_text(text)}", file=sys.stderr, flush=True)

@@ -50,7 +50,7 @@ def verdict(
     flagged = bool(flags.by_box or flags.by_picture)
     if missed or problem:
         level = BAD
-    elif flagged or failures:
+    elif flagged or failures or not counts["detections"]:
         level = LOOK
     else:
         level = GOOD if parts or limits else UNKNOWN
@@ -65,9 +65,12 @@ def verdict(
 
 def _boxes(counts: Mapping[str, Any], parts: Sequence[Part], flags: Flags) -> str:
     total, pictures = counts["detections"], counts["pictures"]
+    unseen = "" if parts else ", and no audit has looked at them"
+    if not total and not flags.by_picture:
+        return f"no box was found in {counted(pictures, 'picture')}{unseen}"
     if not parts:
         found = f"{counted(total, 'box', 'boxes')} in {counted(pictures, 'picture')}"
-        return f"{found} {'is' if total == 1 else 'are'} explained, and no audit has looked at them"
+        return f"{found} {'is' if total == 1 else 'are'} explained{unseen}"
     boxes, whole = len(flags.by_box), len(flags.by_picture)
     if not boxes and not whole:
         return f"none of {counted(total, 'box', 'boxes')} looks wrong"
@@ -110,7 +113,10 @@ def _steps(
         pictures = counted(counts["failures"], "picture")
         steps.append(Step(f"Read why {pictures} failed", "#failures"))
     steps += [_step(name, number) for name, number in worst_flags(flags)[:MOST_FLAGS]]
-    if not steps or not parts:
+    if not counts["detections"]:
+        text = "Look at the pictures: is there nothing to find, or is the least score too high?"
+        steps.append(Step(text, "#gallery"))
+    elif not steps or not parts:
         why = "the order is by score and by how little of the heatmap lies in the box"
         if parts:
             why = "nothing was flagged; " + why

@@ -37,11 +37,9 @@ def as_table(
     ]
     for control in (each for each in CONTROLS if each in summary):
         for names in (located, CURVES):
-            less = [each for each in LESS_IS_BETTER if any(n.startswith(each) for n in names)]
             lines += [
                 "",
-                f"Less {control.removeprefix('control: ')}, box by box (negative is better of"
-                f" {' and '.join(less)}; positive of the others):",
+                f"Less {control.removeprefix('control: ')}, box by box ({better(names)}):",
                 "",
                 *_means(
                     {
@@ -53,6 +51,13 @@ def as_table(
                 ),
             ]
     return "\n".join(lines) + "\n"
+
+
+def better(names: Sequence[str]) -> str:
+    """Of differences of these figures, which are better."""
+    less = [each for each in LESS_IS_BETTER if any(name.startswith(each) for name in names)]
+    listed = " and ".join([*filter(None, [", ".join(less[:-1])]), *less[-1:]])
+    return f"negative is better of {listed}; positive of the others"
 
 
 def measured_boxes(rows: Iterable[Mapping[str, Any]]) -> int:

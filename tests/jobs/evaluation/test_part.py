@@ -39,3 +39,5 @@ def test_tables_say_what_their_figures_are(truth: bool, masks: bool) -> None:
         assert words in how.text
     assert {"deletion", "deletion raw", "insertion score raw"} <= set(how.columns)
     assert less.title == "Less Gaussian in the box"
+    worse = "compactness, odi and deletion" if truth else "compactness and deletion"
+    assert f"negative is better of {worse}; positive" in less.text

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
+from jobs.audit.findings import Part, write_part
+from jobs.evaluation.measure import RANDOM
 from jobs.page.history import BOXES, ENERGY, FAILURES, SCORE, Moment, earlier, series
 from jobs.page.overview import plots_over_time
 from jobs.saved_run import SavedRun
@@ -24,6 +26,19 @@ def test_figures_of_an_earlier_run(make_run: Callable[..., SavedRun]) -> None:
     rows = [row["energy_in_box"] for each in run.pictures() for row in each.rows]
     assert found.values[ENERGY] == pytest.approx(sum(rows) / 4)
     assert found.values["The triage: correlation"] == 0.25
+
+
+def test_figures_of_audits_are_named_and_controls_come_last(
+    make_run: Callable[..., SavedRun],
+) -> None:
+    run = make_run("a.png")
+    figures = {f"{RANDOM} energy": 0.5, f"odam energy less {RANDOM}": 0.25}
+    write_part(run.output, Part("own", "Any good?", "", figures=figures))
+    (found,) = earlier([run.output.uri]).moments
+    assert list(found.values)[4:] == [
+        f"Any good? odam energy less {RANDOM}",
+        f"Any good? {RANDOM} energy",
+    ]
 
 
 def _delete(run: SavedRun) -> None:

@@ -83,7 +83,7 @@ def test_it_says_how_things_are_and_what_was_missed(make_run: MakeRun) -> None:
     for each in (
         "Not good enough 1 of 4 boxes looks wrong; 1 of 3 pictures failed; 1 of 1 figure",
         "✕ missed energy 0.250 ≥ 0.5 energy is 0.25, less than 0.5",
-        "0.75 outside Half of it is outside. a.png, box 0",
+        "0.75 a.png, box 0 outside Half of it is outside.",
         "Read why 1 picture failed",
         "a cursed picture",
         "odam 0.500 ± 0.020 x –",
@@ -95,9 +95,18 @@ def test_it_says_how_things_are_and_what_was_missed(make_run: MakeRun) -> None:
 
 def test_nothing_audited_nothing_found(make_run: MakeRun) -> None:
     words = page(make_run("black.png")).words
-    assert "Not audited yet 0 boxes in 1 picture are explained" in words
+    assert "Look closer No box was found in 1 picture, and no audit has looked" in words
+    assert "Gallery No box was found in these pictures." in words
+    assert "Point at a box" not in words
     assert "No box was explained, so there is nothing to draw." in words
     assert "Over time" not in words
+
+
+def test_pictures_that_all_failed(make_run: MakeRun) -> None:
+    found = page(make_run("cursed.png"))
+    assert "Gallery There is no picture to show: each failed." in found.words
+    (form,) = [values for tag, values in found.tags if tag == "form"]
+    assert "hidden" in form
 
 
 def test_every_plot_has_a_name_a_description_and_a_table(make_run: MakeRun) -> None:

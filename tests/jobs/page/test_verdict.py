@@ -76,6 +76,26 @@ def test_sentences(
     assert found.steps
 
 
+@pytest.mark.parametrize(
+    ("findings", "limits", "level", "sentence"),
+    [
+        (None, None, "look", "No box was found in 9 pictures, and no audit has looked at them;"),
+        ([], Limits((MET,)), "look", "No box was found in 9 pictures;"),
+        ([WHOLE], None, "look", "1 picture of 9 looks wrong as a whole;"),
+        ([], Limits((MISSED,)), "bad", "No box was found in 9 pictures;"),
+    ],
+)
+def test_a_run_without_boxes_does_not_look_right(
+    findings: list[Finding] | None, limits: Limits | None, level: str, sentence: str
+) -> None:
+    counts = {"pictures": 9, "detections": 0, "failures": 0}
+    parts = [] if findings is None else [Part("triage", "", "", findings=tuple(findings))]
+    found = verdict(counts, parts, Flags.of(parts), limits)
+    assert found.level == level
+    assert found.sentence.startswith(sentence)
+    assert found.steps[-1].text.startswith("Look at the pictures: is there nothing to find")
+
+
 def test_what_to_do_next_the_most_urgent_first() -> None:
     parts = [Part("triage", "", "", findings=(BOX, OTHER, WHOLE))]
     counts = {"pictures": 9, "detections": 9, "failures": 1}
