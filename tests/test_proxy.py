@@ -166,7 +166,7 @@ def test_other_paths_do_not_pass(proxy: Nginx, path: str) -> None:
     [
         ("page/", "text/html", "<title>Whybox"),
         ("page/page.js", "text/javascript", "predictions"),
-        ("page/page.css", "text/css", "color-scheme"),
+        ("page/shared.css", "text/css", "color-scheme"),
     ],
 )
 def test_page_is_served_where_it_asks(proxy: Nginx, path: str, kind: str, text: str) -> None:

@@ -197,5 +197,10 @@ def test_the_package_brings_its_assets() -> None:
     names = re.search(r"for name in \((.*?)\)", html)
     assert names
     assert {f"{name}.js" for name in re.findall(r'"(\w+)"', names[1])} == scripts
-    # The endpoint's page draws heatmaps with the same code.
-    assert (ROOT / "docs/page/heat.js").resolve() == ROOT / "jobs/page/assets/heat.js"
+
+
+@pytest.mark.parametrize("name", ["heat.js", "shared.css"])
+def test_the_endpoints_page_has_the_same(name: str) -> None:
+    """By a link; or, where an archive or a copy holds no links, by a file that is no other."""
+    shared = ROOT / "jobs/page/assets" / name
+    assert (ROOT / "docs/page" / name).read_bytes() == shared.read_bytes()
