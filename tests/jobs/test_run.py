@@ -394,3 +394,13 @@ def test_the_contact_sheet_leaves_out_pictures_that_are_gone(
 
 def sheet_size(output: str) -> tuple[int, int]:
     return Image.open(io.BytesIO(contents(output)["contact-sheet.jpg"])).size
+
+
+def test_pictures_that_became_private_leave_no_contact_sheet(place: str, make_job: MakeJob) -> None:
+    put(f"{place}/in", {"a.png": picture_bytes(grey=100)})
+    job = make_job(f"{place}/in", f"{place}/out", overlays="none")
+    assert job.run() == 0
+    assert "contact-sheet.jpg" in contents(job.output)
+    assert job.run(pictures=False) == 0
+    assert "contact-sheet.jpg" not in contents(job.output)
+    assert record(job.output)["execution"]["pictures"] is False

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
-from archives.errors import UsageError
+from archives.errors import CommandError, StoreRefusedError, UsageError
+from archives.stores.folder import FolderStore
 from archives.stores.opening import open_store
 from jobs.audit.audit import audit
 from jobs.audit.findings import Part, read_part, write_part
@@ -260,3 +263,94 @@ def test_a_dry_run_prints_the_commands(config: Path, capsys: pytest.CaptureFixtu
     out = capsys.readouterr().out.splitlines()
     assert out[1].startswith("python -m jobs evaluate --archive a.mar --output ")
     assert out[1].endswith("--input in --controls --maps 'method=odam smooth=0.2'")
+
+
+def test_what_an_earlier_attempt_drew_goes_where_pictures_are_private(config: Path) -> None:
+    assert run(config, Steps()) == 0
+    output = config.parent / "out/2026-03-10"
+    (output / "shortcuts").mkdir()
+    sheets = [output / "shortcuts/cat%2C-right.jpg", output / "sanity.jpg"]
+    for each in sheets:
+        each.write_bytes(b"a sheet")
+    assert run(config, Steps(), pictures=False, shortcuts=False) == 0
+    assert [each for each in sheets if each.exists()] == []
+
+
+def test_old_pictures_that_lie_in_a_days_folder_are_no_results(config: Path) -> None:
+    place = str(config.parent / "out/{date}/pictures")
+    mine = Path(place.replace("{date}", "2026-01-01"), "a.png")
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"a picture")
+    run(config, Steps(), "2026-01-01", input=place)
+    with suppress(UsageError):  # to refuse such a plan would do, too
+        run(config, Steps(), "2026-03-10", input=place, keep="30d")
+    assert mine.exists()
+
+
+def test_a_night_that_is_done_again_is_not_removed_meanwhile(config: Path) -> None:
+    run(config, Steps(), "2026-01-01")
+    record = config.parent / "out/2026-01-01/run.json"
+    there = []
+
+    class Slow(Steps):
+        def __call__(self, line: Sequence[str]) -> int:
+            if line[0] == "evaluate":
+                tonight = config.with_name("tonight.yaml")
+                plan = yaml.safe_load(config.read_text()) | {"keep": "30d"}
+                tonight.write_text(yaml.safe_dump(plan))
+                audit(AuditOptions(str(tonight), "2026-03-10"), Steps())
+                there.append(record.exists())
+                record.parent.mkdir(exist_ok=True)
+                record.write_text(json.dumps(RUN))
+            return super().__call__(line)
+
+    run(config, Slow(), "2026-01-01")
+    assert there == [True]
+
+
+def test_a_removal_that_fails_is_said_and_changes_nothing(
+    config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(config, Steps(), "2026-01-01")
+
+    def refused(self: FolderStore, key: str) -> None:
+        if "2026-01-01" in self.uri:
+            raise StoreRefusedError("2026-01-01 cannot be deleted")
+
+    monkeypatch.setattr(FolderStore, "delete", refused)
+    assert run(config, Steps(), keep="30d") == 0
+
+
+def test_a_store_that_fails_amid_an_audit_calls_the_hook(config: Path) -> None:
+    class Failing(Steps):
+        def __call__(self, line: Sequence[str]) -> int:
+            code = super().__call__(line)
+            if line[0] == "triage":  # what another wrote, or was cut off
+                (config.parent / "out/2026-03-10/audit/triage.json").write_text("{")
+            return code
+
+    told = config.parent / "told.json"
+    with suppress(CommandError):
+        run(config, Failing(), hook={"command": ["sh", "-c", f"cat > {told}"]})
+    assert json.loads(told.read_text())["passed"] is False
+
+
+def test_one_days_record_that_cannot_be_read_does_not_end_all_audits(config: Path) -> None:
+    record = config.parent / "out/2026-03-01/run.json"
+    record.parent.mkdir(parents=True)
+    record.symlink_to(record)  # a loop
+    assert run(config, Steps()) == 0
+
+
+def test_to_be_told_to_end_amid_a_step_without_an_archive_is_noticed(config: Path) -> None:
+    run(config, Steps(), "2026-03-09")
+    handlers = {}
+
+    class Watching(Steps):
+        def __call__(self, line: Sequence[str]) -> int:
+            handlers[line[0]] = signal.getsignal(signal.SIGTERM)
+            return super().__call__(line)
+
+    run(config, Watching())
+    # Else the process is gone at once, and nobody calls the hook; only `launch` has a handler.
+    assert handlers["compare"] != signal.SIG_DFL

@@ -140,3 +140,14 @@ def test_a_refused_plan_does_not_show_what_may_be_secret(tmp_path: Path) -> None
     with pytest.raises(UsageError) as caught:
         read_plan(str(path))
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_report_of_private_pictures_shows_none_whatever_the_run_was_made_with() -> None:
+    # The run may have been done before, with pictures: it is not done again, and run.json says so.
+    assert "--no-report-pictures" in commands(pictures=False)["report"]
+
+
+def test_a_manifest_that_explain_alone_would_follow_is_refused() -> None:
+    # evaluate and shortcuts have none: they would measure other pictures than were explained.
+    with pytest.raises(ValueError, match="manifest"):
+        Plan.model_validate(LEAST | {"explain": {"manifest": "today.csv"}})

@@ -290,3 +290,12 @@ def test_categories_that_nobody_looked_for_are_named(
     page = Path(options.output, "boxes.md").read_text()
     assert f"were not looked for: {other} ({names.count(other)})" in page
     assert {each["category"] for each in rows(options.output, "truths")} == {wanted}
+
+
+def test_a_key_steers_no_terminal(
+    options: BoxesOptions, demo: Explainer, truth: SceneTruth, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth.bad = "\x1b[2J.jpg"
+    Path(options.inputs[0], "JPEGImages", truth.bad).write_bytes(b"no picture")
+    assert boxes(options, demo) == 3
+    assert "\x1b" not in capsys.readouterr().err

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 from archives.errors import ConflictError, UsageError
+from archives.stores.opening import open_store
 from handlers.explainer import Explainer
 from handlers.schema import ExplainRequest, RequestError
 from jobs.__main__ import parse
+from jobs.audit.findings import read_part
 from jobs.errors import NothingToMeasureError
 from jobs.evaluation import evaluate as module
 from jobs.evaluation import looking
@@ -221,3 +223,14 @@ def test_the_command_line_runs_the_archives_code(
     command[-1] = "3"
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 6, done.stderr
+
+
+def test_an_audit_can_set_a_limit_to_pictures_that_failed_here(
+    options: EvaluateOptions, demo: Explainer
+) -> None:
+    Path(options.inputs[0], "00.png").write_bytes(b"no picture")
+    assert evaluate(replace(options, methods=(), maps=("default",)), demo) == 3
+    part = read_part(open_store(options.output), "evaluation")
+    assert part is not None
+    # As in this command's own audit.json: those of explain are others.
+    assert part.figures["failed pictures"] == 1

@@ -141,3 +141,13 @@ def test_arguments() -> None:
         repeats=2,
         seed=4,
     )
+
+
+def test_a_key_steers_no_terminal(
+    options: SanityOptions, demo: Explainer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(options.inputs[0], "a.png").rename(Path(options.inputs[0], "b.png"))
+    Path(options.inputs[0], "\x1b[2J.png").write_bytes(b"no picture")
+    with pytest.raises(NothingToMeasureError):
+        sanity(replace(options, score_threshold=1.0), demo)
+    assert "\x1b" not in capsys.readouterr().err

@@ -163,3 +163,10 @@ def test_memory_does_not_grow_with_the_pictures(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(listing, "SortedOnDisk", lambda: SortedOnDisk(2000, 10))
     few, many = peak_of_listing(4_000, store), peak_of_listing(40_000, store)
     assert many < few + 1_000_000  # ten blocks that are merged; the keys alone are 10 MB
+
+
+@pytest.mark.parametrize("drawn", ["sanity.jpg", "shortcuts/cat%2C-right.jpg"])
+def test_what_audits_drew_is_no_input(place: str, drawn: str) -> None:
+    put(place, dict.fromkeys(["a.jpg", "out/run.json", f"out/{drawn}"], b"1"))
+    assert keys(place, output=f"{place}/out") == ["a.jpg"]  # the same audit again
+    assert keys(place) == ["a.jpg"]  # the next night's

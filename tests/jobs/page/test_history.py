@@ -61,6 +61,16 @@ def _alter_table(run: SavedRun) -> None:
     run.output.write("shards/00000/detections.parquet", b"")
 
 
+def _cut_record(run: SavedRun) -> None:
+    found = {name: run.record[name] for name in ("schema_version", "status")}
+    run.output.write("run.json", json.dumps(found).encode())
+
+
+def _spoil_figures(run: SavedRun) -> None:
+    part = {"name": "own", "title": "", "text": "", "tables": [], "figures": []}
+    run.output.write("audit/own.json", json.dumps(part).encode())
+
+
 def _alter_part(run: SavedRun) -> None:
     run.output.write("audit/own.json", b"{}")
 
@@ -74,6 +84,8 @@ def _alter_part(run: SavedRun) -> None:
         (_delete_half, "shards/00000/detections.parquet"),
         (_alter_table, "is not what its stats.json says was committed"),
         (_alter_part, "audit/own.json is no part of an audit"),
+        (_spoil_figures, "audit/own.json is no part of an audit"),
+        (_cut_record, "run.json"),
     ],
 )
 def test_a_run_that_cannot_be_read_is_left_out(

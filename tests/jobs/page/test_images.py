@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import struct
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from zlib import crc32
 
 import pytest
 
+from archives.errors import ConflictError
 from jobs.audit.findings import Image, Part, write_part
 from jobs.page.options import ReportPageOptions
 from jobs.page.report import write_report
@@ -59,3 +65,39 @@ def test_parts_of_older_versions_have_none(drawn: SavedRun) -> None:
     write_report(drawn, drawn.output, ReportPageOptions())
     html = Tags(drawn.output.read("report/index.html").decode())
     assert not [tag for tag, _ in html.tags if tag == "img"]
+
+
+def test_nothing_is_copied_from_beside_the_output(drawn: SavedRun) -> None:
+    secret = Path(drawn.output.uri).parent / "secret.png"
+    secret.write_bytes(picture_bytes(7, 7))
+    write_part(drawn.output, Part("own", "", "", images=(Image("../secret.png", "", ""),)))
+    with suppress(ConflictError):  # to refuse such a part would do, too
+        page(drawn)
+    assert drawn.output.find("report/images/own-0.jpg") is None
+
+
+def test_nothing_is_written_beside_the_output(drawn: SavedRun) -> None:
+    summary = json.loads(drawn.output.read("audit/shortcuts.json"))
+    summary["name"] = "../../../written"
+    drawn.output.write("audit/shortcuts.json", json.dumps(summary).encode())
+    output = Path(drawn.output.uri)
+    (output / "report/images").mkdir(parents=True)
+    before = sorted(output.parent.iterdir())
+    with suppress(ConflictError):  # likewise
+        page(drawn)
+    assert sorted(output.parent.iterdir()) == before
+
+
+def test_an_image_too_large_to_be_one_does_not_cost_the_page(drawn: SavedRun) -> None:
+    head = b"IHDR" + struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)
+    png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", crc32(head))
+    drawn.output.write(SHEET, png + struct.pack(">I", 0) + b"IDAT")
+    assert not [tag for tag, _ in page(drawn).tags if tag == "img"]
+
+
+def test_an_image_that_is_gone_steers_no_terminal(
+    drawn: SavedRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_part(drawn.output, Part("own", "", "", images=(Image("\x1b[2Jgone", "", ""),)))
+    page(drawn)
+    assert "\x1b" not in capsys.readouterr().err
