@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from types import FrameType
 
 from archives.errors import UnsafeError, UsageError, shortened
 from archives.location import fetched
@@ -15,6 +14,7 @@ from archives.verify import UnsafeArchiveError, extract
 from handlers.manifest import FORMAT_VERSION, ArchiveError
 from jobs.engines.workers import LocalWorkers, end, environment
 from jobs.errors import Interrupted, KilledError
+from jobs.interruption import interruptible
 from jobs.options import JobOptions, Options
 from jobs.public_keys import checked_copy
 from jobs.work_order import ArchiveFacts, WorkOrder
@@ -27,35 +27,25 @@ def launch(options: Options) -> int:
     Raises UsageError for an archive that cannot be used and UnsafeError for one that must not be:
     SignatureError where none of the options' public keys vouches for it.
     """
-    before = {
-        number: signal.signal(number, _interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        with tempfile.TemporaryDirectory(prefix="whybox-", ignore_cleanup_errors=True) as private:
-            found = fetched(options.archive, Path(private, "fetched"), options.registry)
-            # What is unpacked below, and what Ray sends to its nodes, is what was checked.
-            archive = checked_copy(options, found, Path(private))
-            order = _unpack(options, archive, Path(private))
-            if not isinstance(options, JobOptions):
-                return _run_worker(order)
-            from jobs.run import run  # with numpy, which the other commands need not load here
+    with (
+        interruptible(),
+        tempfile.TemporaryDirectory(prefix="whybox-", ignore_cleanup_errors=True) as private,
+    ):
+        found = fetched(options.archive, Path(private, "fetched"), options.registry)
+        # What is unpacked below, and what Ray sends to its nodes, is what was checked.
+        archive = checked_copy(options, found, Path(private))
+        order = _unpack(options, archive, Path(private))
+        if not isinstance(options, JobOptions):
+            return _run_worker(order)
+        from jobs.run import run  # with numpy, which the other commands need not load here
 
-            if options.engine == "ray":
-                from jobs.engines.ray_engine import RayWorkers  # an extra
+        if options.engine == "ray":
+            from jobs.engines.ray_engine import RayWorkers  # an extra
 
-                with RayWorkers(order, archive) as engine:
-                    return run(order, engine)
-            with LocalWorkers(order) as workers:
-                return run(order, workers)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    for each in (signal.SIGINT, signal.SIGTERM):  # the end is short, and not to be ended itself
-        signal.signal(each, signal.SIG_IGN)
-    raise Interrupted(number)
+            with RayWorkers(order, archive) as engine:
+                return run(order, engine)
+        with LocalWorkers(order) as workers:
+            return run(order, workers)
 
 
 def _run_worker(order: WorkOrder) -> int:

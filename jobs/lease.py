@@ -29,6 +29,7 @@ FOLDER = "leases/"
 END = ".json"
 ALL = "all"
 LISTING = "listing"
+AUDIT = "audit"  # around all steps of an audit, which hold the others themselves
 BEAT_SECONDS = 15.0
 BEATS_MISSED = 3  # after which a holder counts as gone
 CLAIM = 0  # the beat of a lease that is not held yet
@@ -39,7 +40,7 @@ LONGEST_STEP_BACK = 0.2  # seconds
 class Holder:
     """What a lease says of its holder.
 
-    who: host and process. part: "all", "listing" or "2-of-8". since: UTC, ISO 8601.
+    who: host and process. part: "all", "listing", "audit" or "2-of-8". since: UTC, ISO 8601.
     token: one of its own for each run. beat: counts up from 1; 0 as long as it is a claim.
     machine: the kernel's boot and the process's namespace. pid, started: the process there.
     """
@@ -249,6 +250,8 @@ def _read(output: Store, key: str) -> Holder | None:
 
 def overlap(one: str, other: str) -> bool:
     """Whether two parts have work in common."""
+    if AUDIT in (one, other):
+        return one == other
     if one == other or ALL in (one, other):
         return True
     if LISTING in (one, other):

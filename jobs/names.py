@@ -10,6 +10,9 @@ from urllib.parse import quote
 RECORD = "run.json"
 CONTACT_SHEET = "contact-sheet.jpg"
 REPORT = "report/"
+# What its audits draw there.
+SHORTCUTS = "shortcuts/"
+SANITY_SHEET = "sanity.jpg"
 COCO_RESULTS = "coco/results.json"
 COCO_IMAGES = "coco/images.json"
 # File systems allow 255 bytes; the longest ending, ".00000.jpg" or ".boxes.jpg", takes ten.

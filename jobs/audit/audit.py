@@ -6,10 +6,12 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
+from typing import Any
 
-from archives.errors import MissedError, shortened
+from archives.errors import CommandError, MissedError, MissingObjectError, one_line, shortened
 from archives.names import looks_like_reference, read_reference
 from archives.registry.audit_report import AuditedArchive, AuditReport, Threshold
 from archives.stores.opening import open_store
@@ -20,8 +22,11 @@ from jobs.audit.hook import check_hook, tell
 from jobs.audit.options import AuditOptions
 from jobs.audit.plan import DATE, STEPS, Plan, Run, check, command_of, dated, read_plan
 from jobs.audit.retention import days_runs, remove_old
-from jobs.errors import DONE, DONE_WITH_FAILURES, NothingToMeasureError
+from jobs.errors import DONE, DONE_WITH_FAILURES, Interrupted, NothingToMeasureError
 from jobs.evaluation.thresholds import REPORT, parsed
+from jobs.interruption import interruptible
+from jobs.lease import AUDIT, Lease
+from jobs.names import SANITY_SHEET, SHORTCUTS
 from jobs.notes import say
 from jobs.progress import counted
 
@@ -29,6 +34,8 @@ from jobs.progress import counted
 MOST_EARLIER = 30
 GOOD = (DONE, DONE_WITH_FAILURES)
 NOTHING = NothingToMeasureError.exit_code
+# Exit codes from here on are of an end by a signal.
+INTERRUPTED = 128
 FAILED_STEPS = "failed steps"
 PAGE = "report/index.html"
 # The parts of steps whose names differ.
@@ -68,9 +75,10 @@ def audit(options: AuditOptions, main: Main | None = None) -> int:
     """Does it; returns the exit code.
 
     main: runs a command line, `jobs.__main__.main` unless a test has another. Raises UsageError for
-    a plan that makes no sense, before anything is done.
+    a plan that makes no sense, before anything is done, ConflictError where another audit is at
+    work at the same output.
     """
-    plan = read_plan(options.config)
+    plan = read_plan(options.config, options.keep)
     today = date.fromisoformat(options.date) if options.date else datetime.now(UTC).date()
     run = _run_of(plan, today)
     check(run)
@@ -83,24 +91,38 @@ def audit(options: AuditOptions, main: Main | None = None) -> int:
             if line is not None:
                 print(f"python -m jobs {shlex.join(line)}")
         return DONE
-    main = main or _main()
+    try:
+        with interruptible(), Lease(open_store(run.output), AUDIT):
+            code, text, broken = _night(run, thresholds, main or _main())
+    except (CommandError, Interrupted) as error:
+        _tell(plan, _unsaid(f"the audit ended with {error.exit_code}: {one_line(error)}"))
+        raise
+    if code not in GOOD:
+        _tell(plan, text or _unsaid(broken))
+    if plan.keep is not None and not broken:
+        _clean(plan, today, plan.keep)
+    return code
+
+
+def _night(run: Run, thresholds: Sequence[Threshold], main: Main) -> tuple[int, bytes, str]:
+    """All steps: the exit code, audit.json's text, and where it broke off if it did."""
     output = open_store(run.output)
     for name in (REPORT, PAGE):  # those of an earlier attempt are no verdict on this one
         output.delete(name)
+    if not run.plan.pictures:
+        _remove_sheets(output)
     outcome = Outcome()
     code = outcome.codes["explain"] = _step("explain", run, main)
     if code not in GOOD:
-        _tell(plan, b"", f"explain ended with {code}")
-        return code
+        return code, b"", f"explain ended with {code}"
     run = _settled(run)
     for step in STEPS[1:-1]:  # an earlier attempt's parts would look like this one's
         remove_part(output, PARTS.get(step, step))
     for step in STEPS[1:-1]:
         if command_of(step, run) is not None:
             code = outcome.codes[step] = _step(step, run, main)
-            if code >= 128:  # interrupted, or killed
-                _tell(plan, b"", f"{step} ended with {code}")
-                return code
+            if code >= INTERRUPTED:
+                return code, b"", f"{step} ended with {code}"
     for step in outcome.failed():
         remove_part(output, PARTS.get(step, step))
     for step in outcome.idle():
@@ -109,12 +131,16 @@ def audit(options: AuditOptions, main: Main | None = None) -> int:
     outcome.codes["report"] = _step("report", run, main)
     if "report" in outcome.failed():  # which the gate has to know
         report, text = _written(output, outcome, thresholds)
-    code = _said(output, report, outcome)
-    if code not in GOOD:
-        _tell(plan, text, "")
-    if plan.keep is not None:
-        _clean(plan, today, plan.keep)
-    return code
+    return _said(output, report, outcome), text, ""
+
+
+def _remove_sheets(output: Store) -> None:
+    """What an earlier attempt drew, before its pictures were private."""
+    with suppress(MissingObjectError):
+        drawn = [each.key for each in output.entries(SHORTCUTS) if each.key.endswith(".jpg")]
+        for key in drawn:
+            output.delete(key)
+    output.delete(SANITY_SHEET)
 
 
 def _main() -> Main:
@@ -125,7 +151,11 @@ def _main() -> Main:
 
 def _run_of(plan: Plan, today: date) -> Run:
     """The run of a day, with those before it."""
-    plan = plan.model_copy(update={"input": tuple(dated(each, today) for each in plan.input)})
+    update: dict[str, Any] = {"input": tuple(dated(each, today) for each in plan.input)}
+    if plan.truth is not None:
+        place = dated(plan.truth.place, today)
+        update["truth"] = plan.truth.model_copy(update={"place": place})
+    plan = plan.model_copy(update=update)
     if DATE not in plan.output:
         return Run(plan, plan.output)
     before = days_runs(plan.output, today)
@@ -225,21 +255,28 @@ def _said(output: Store, report: AuditReport, outcome: Outcome) -> int:
     return DONE_WITH_FAILURES if DONE_WITH_FAILURES in outcome.codes.values() else DONE
 
 
-def _tell(plan: Plan, report: bytes, instead: str) -> None:
+def _unsaid(notes: str) -> bytes:
+    """What the hook is told where there is no audit.json."""
+    return json.dumps({"passed": False, "notes": notes}).encode()
+
+
+def _tell(plan: Plan, told: bytes) -> None:
     """Calls the hook; a hook that fails is said, and changes nothing."""
-    if plan.hook is None:
-        return
-    problem = tell(plan.hook, report or json.dumps({"passed": False, "notes": instead}).encode())
-    say(problem or "the hook was told")
+    if plan.hook is not None:
+        say(tell(plan.hook, told) or "the hook was told")
 
 
 def _clean(plan: Plan, today: date, keep: int) -> None:
-    """Removes runs that are older than is kept."""
+    """Removes runs that are older than is kept; what cannot be removed is said, and changes
+    nothing."""
     number = 0
-    for run, problem in remove_old(plan.output, today, keep):
-        if problem:
-            say(f"{run.place} is left: {problem}")
-        number += not problem
+    try:
+        for run, problem in remove_old(plan.output, today, keep):
+            if problem:
+                say(f"{run.place} is left: {problem}")
+            number += not problem
+    except CommandError as error:
+        say(f"old runs are left: {one_line(error)}")
     if number:
         last = today - timedelta(days=keep)
         print(f"{counted(number, 'run')} before {last.isoformat()} removed")

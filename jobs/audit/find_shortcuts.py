@@ -29,7 +29,7 @@ from jobs.audit.shortcuts_options import ShortcutsOptions
 from jobs.errors import DONE, DONE_WITH_FAILURES, NothingToMeasureError
 from jobs.evaluation.subjects import MeasureOptions, chosen_boxes
 from jobs.inputs.listing import Listing, list_input
-from jobs.names import printable
+from jobs.names import SHORTCUTS, printable
 from jobs.notes import say
 from jobs.progress import SECONDS_BETWEEN_LINES, counted
 from jobs.tables import parquet_bytes
@@ -42,8 +42,7 @@ if TYPE_CHECKING:
     from handlers.explainer import Explainer
     from handlers.schema import Explanation
 
-FOLDER = "shortcuts/"
-EVIDENCE = f"{FOLDER}evidence.parquet"
+EVIDENCE = f"{SHORTCUTS}evidence.parquet"
 # Pictures that lend objects and backgrounds to the others.
 LENDING = 24
 
@@ -88,7 +87,7 @@ def find_shortcuts(options: ShortcutsOptions, explainer: Explainer) -> int:
         drawn = sheets(explainer, picture, found, told, how) if options.examples else ()
         try:
             for name, image in drawn:
-                output.write(f"{FOLDER}{name}.jpg", encode_jpeg(image))
+                output.write(f"{SHORTCUTS}{name}.jpg", encode_jpeg(image))
         except MissingObjectError as error:
             say(f"not all examples are drawn: {error}")
     _tell(told, found)
@@ -102,7 +101,7 @@ def _images(told: Sequence[Pair], options: ShortcutsOptions) -> Iterator[Image]:
         if each.flagged:
             what = f"{each.category}, {each.place}"
             yield Image(
-                f"{FOLDER}{sheet_name(each)}.jpg",
+                f"{SHORTCUTS}{sheet_name(each)}.jpg",
                 f"Examples of {what}",
                 f"{what}: the detections that lose most, each with what is taken away, without it,"
                 f" and with its heatmap ({options.method} on {options.layer}).",
@@ -112,7 +111,7 @@ def _images(told: Sequence[Pair], options: ShortcutsOptions) -> Iterator[Image]:
 def _sheets_of(output: Store) -> Iterator[str]:
     """What an earlier run drew."""
     with suppress(MissingObjectError):
-        yield from (each.key for each in output.entries(FOLDER) if each.key.endswith(".jpg"))
+        yield from (each.key for each in output.entries(SHORTCUTS) if each.key.endswith(".jpg"))
 
 
 def _nothing(

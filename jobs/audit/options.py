@@ -10,9 +10,11 @@ class AuditOptions:
     """The command line of `jobs audit`; its archive is the plan's.
 
     config: a YAML file, see jobs.audit.plan. date: the day the audit is of, YYYY-MM-DD; None for
-    today, in UTC. dry_run: print the commands that it stands for, and do nothing.
+    today, in UTC. keep: such as "30d", instead of the file's. dry_run: print the commands that it
+    stands for, and do nothing.
     """
 
     config: str
     date: str | None = None
+    keep: str | None = None
     dry_run: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from jobs.settings import read_yaml
 
 DATE = "{date}"
 DAYS = re.compile(r"([1-9][0-9]{0,3})d")
+ANY_DAY = r"(\{date\}|[0-9]{4}-[0-9]{2}-[0-9]{2})"
 MOST_PROBLEMS = 5
 # What a step's own settings may not be: the plan gives it once, for all steps,
 SHARED = (
@@ -27,7 +29,7 @@ SHARED = (
     *("truth", "truth_format"),
 )
 # or the audit itself: with these a command does something else, or another run.
-ITS_OWN = ("run", "config", "preview_model", "shard", "dry_run")
+ITS_OWN = ("run", "config", "preview_model", "shard", "dry_run", "manifest")
 
 
 def _several(value: Any) -> Any:
@@ -119,6 +121,10 @@ class Plan(_Strict):
             raise ValueError(
                 f"keep: output has to end with a folder of each day, such as .../{DATE}"
             )
+        for place in self._below_output() if self.keep is not None else ():
+            raise ValueError(
+                f"keep: {shortened(place)} lies in a day's output, and would be removed with it"
+            )
         for step in STEPS:
             for given in getattr(self, step) or {}:
                 name = given.replace("-", "_")
@@ -141,6 +147,18 @@ class Plan(_Strict):
                     f"thresholds: expected FIGURE>=NUMBER or FIGURE<=NUMBER, got {text!r}"
                 ) from error
         return self
+
+    def _below_output(self) -> list[str]:
+        """What the audit reads that lies in a day's output, be it any day's."""
+        day = re.escape(_full(self.output)).replace(re.escape(DATE), ANY_DAY)
+        read = [*self.input, *self.public_key, self.archive, self.registry]
+        read.append(self.truth.place if self.truth else None)
+        return [each for each in read if each and re.match(f"{day}(/|$)", _full(each))]
+
+
+def _full(place: str) -> str:
+    """A folder's whole path; a URI as it is, without a slash at its end."""
+    return place.rstrip("/") if "://" in place else os.path.realpath(place)
 
 
 # In the order in which they are done.
@@ -186,10 +204,11 @@ class Run:
     earlier: tuple[str, ...] = ()
 
 
-def read_plan(path: str) -> Plan:
-    """Raises UsageError, naming each place and what was expected there, for a file that is none."""
+def read_plan(path: str, keep: str | None = None) -> Plan:
+    """keep: instead of the file's. Raises UsageError, naming each place and what was expected
+    there, for a file that is none."""
     try:
-        return Plan.model_validate(read_yaml(path))
+        return Plan.model_validate(read_yaml(path) | ({} if keep is None else {"keep": keep}))
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
         problems = [

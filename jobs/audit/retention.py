@@ -13,14 +13,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from archives.errors import ConflictError, MissingObjectError
+from archives.errors import CommandError, DeniedObjectError, MissingObjectError
 from archives.stores.folder import FolderStore
 from archives.stores.opening import open_root, open_store, split_uri
 from archives.stores.store import CONNECTIONS, Store
 from jobs import record
 from jobs.audit.plan import DATE, dated
 from jobs.evaluation.thresholds import REPORT as AUDIT_REPORT
-from jobs.lease import ALL, Lease
+from jobs.lease import ALL, AUDIT, Lease
 from jobs.names import RECORD
 
 # How many days back runs are looked for: a bucket cannot list its folders without their contents.
@@ -64,8 +64,9 @@ def remove_old(output: str, today: date, keep: int) -> Iterator[tuple[DaysRun, s
     """Removes the runs that are older than `keep` days, each with what is below it; yields each,
     and why it was left if it was.
 
-    Only what is a finished run of a day that `output` names; one at which somebody is at work is
-    left. So is the last one up to today that passed its audit, however old, and nothing is said.
+    Only what is a finished run of a day that `output` names; one at which somebody is at work, or
+    that the store does not let go, is left. So is the last one up to today that passed its audit,
+    however old, and nothing is said.
     """
     runs = days_runs(output, today + timedelta(days=1), keep + LONGEST)
     good = _last_good(output, runs)
@@ -74,9 +75,9 @@ def remove_old(output: str, today: date, keep: int) -> Iterator[tuple[DaysRun, s
             continue
         store = open_store(run.place)
         try:
-            with Lease(store, ALL) as lease:
-                _remove(store, lease)
-        except ConflictError as error:
+            with Lease(store, AUDIT) as whole, Lease(store, ALL) as lease:
+                _remove(store, whole, lease)
+        except CommandError as error:
             yield run, str(error)
             continue
         with suppress(MissingObjectError):
@@ -101,17 +102,18 @@ def _read(store: Store, place: str, name: str) -> Any:
     _, path = split_uri(place)
     try:
         return json.loads(store.read(f"{path.rstrip('/')}/{name}"))
-    except (MissingObjectError, ValueError):
+    except (MissingObjectError, DeniedObjectError, ValueError):
         return None
 
 
-def _remove(store: Store, lease: Lease) -> None:
+def _remove(store: Store, *leases: Lease) -> None:
     """All but run.json, and that last: a removal that broke off is found and finished."""
-    kept = (RECORD, lease.key)
+    kept = (RECORD, *(each.key for each in leases))
     keys = (each.key for each in store.entries() if each.key not in kept)
     with ThreadPoolExecutor(CONNECTIONS, "remove") as pool:
         while some := list(islice(keys, AT_ONCE)):
-            lease.check()
+            for each in leases:
+                each.check()
             list(pool.map(store.delete, some))
     store.delete(RECORD)
 

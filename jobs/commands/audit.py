@@ -18,6 +18,11 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the day that {date} in the file stands for (default: today, in UTC)",
     )
     parser.add_argument(
+        "--keep",
+        metavar="DAYS",
+        help="remove the runs of days longer ago, such as 30d (default: the file's `keep`)",
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="print the commands that the file stands for, and do nothing",

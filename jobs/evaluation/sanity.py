@@ -32,7 +32,7 @@ from jobs.evaluation.randomised import (
 )
 from jobs.evaluation.requested_maps import requested
 from jobs.inputs.listing import Listing, list_input
-from jobs.names import printable
+from jobs.names import SANITY_SHEET, printable
 from jobs.notes import say
 from jobs.numbers_in_json import plain
 from jobs.options import SanityOptions
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from handlers.explainer import Explainer
 
-RECORD, TABLE, SHEET = "sanity.json", "sanity.md", "sanity.jpg"
+RECORD, TABLE, SHEET = "sanity.json", "sanity.md", SANITY_SHEET
 # Maps that are more alike than this, by both measures in the mean, are taken for the same.
 ALIKE = 0.9
 COLUMNS = (*PARTS, ANOTHER_BOX, RANDOM_FIELD)
