@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from archives.errors import UsageError, shortened
+from archives.errors import ConflictError, UsageError, shortened
 from archives.stores.opening import open_store
 from archives.stores.store import Store
 from jobs import record
@@ -24,6 +24,20 @@ if TYPE_CHECKING:
     from handlers.schema import Explanation
 
 Row = Mapping[str, Any]
+
+NUMBER = int | float
+# What readers of a finished run's record take for granted in it.
+FIELDS: Mapping[str, Mapping[str, Any]] = {
+    "archive": {"name": str, "version": str, "digest": str},
+    "options": {"precision": str, "shard_size": int},
+    "execution": {"device": str},
+    "input": {"uris": list, "root": str, "fingerprint": str},
+    "counts": {"pictures": int, "detections": int, "failures": int},
+    "times": {
+        **{"started": str, "finished": str, "seconds": NUMBER},
+        "pictures_per_second": NUMBER | None,
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +73,7 @@ class SavedRun:
     @classmethod
     def open(cls, place: str) -> SavedRun:
         """Raises UsageError where there is no run, or one that is not done; ConflictError for a
-        run.json that is none."""
+        run.json that is none, or is cut off."""
         output = open_store(place)
         found = record.read_record(output)
         if found is None:
@@ -67,11 +81,12 @@ class SavedRun:
                 f"there is no run at {shortened(output.uri)}: it holds no {RECORD}; expected what"
                 " `python -m jobs explain` was given as --output"
             )
-        if found["status"] != record.DONE:
+        if found.get("status") != record.DONE:
             raise UsageError(
                 f"the run at {shortened(output.uri)} is not done: run the same `python -m jobs"
                 " explain` again"
             )
+        _check(found, f"{shortened(output.uri)}/{RECORD}")
         return cls(output, found)
 
     def source(self) -> Store:
@@ -90,6 +105,19 @@ class SavedRun:
         for _, stats in all_stats(self.output, range(self.plan.shards)):
             if stats is not None and stats["failures"]:
                 yield from read_rows(read_table(self.output, stats, "failures.parquet"))
+
+
+def _check(found: Mapping[str, Any], place: str) -> None:
+    for section, kinds in FIELDS.items():
+        values = found.get(section)
+        for name, kind in kinds.items():
+            has = isinstance(values, dict) and name in values and isinstance(values[name], kind)
+            least = 1 if name == "shard_size" else 0
+            if not has or (kind is int and values[name] < least):
+                raise ConflictError(
+                    f"{place} is not as a finished run leaves it: {section}.{name} is missing or"
+                    " makes no sense; do that run again, into another output"
+                )
 
 
 def printable_names(run: SavedRun, shard: int, stats: dict[str, Any]) -> list[str]:

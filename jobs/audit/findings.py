@@ -131,25 +131,52 @@ def read_part(output: Store, name: str, findings: bool = True) -> Part | None:
     except MissingObjectError:
         return None
     try:
-        return _part(json.loads(summary), read_rows(rows) if rows is not None else [])
-    except (ValueError, LookupError, TypeError) as error:
+        return _part(name, json.loads(summary), read_rows(rows) if rows is not None else [])
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
         raise ConflictError(
             f"{output.uri}/{AUDIT}{name}.json is no part of an audit as this version writes it"
             f" ({type(error).__name__}: {one_line(error)}); remove it, or do that step again"
         ) from error
 
 
-def _part(summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Part:
+def _part(name: str, summary: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Part:
+    if summary["name"] != name:  # the report's files are named after it
+        raise ValueError(f"name: got {summary['name']!r}; expected {name!r}, as its file is named")
     names = [each.name for each in fields(Finding)]
     return Part(
-        name=summary["name"],
-        title=summary["title"],
-        text=summary["text"],
+        name=name,
+        title=_text(summary, "title"),
+        text=_text(summary, "text"),
         tables=tuple(_table(each) for each in summary["tables"]),
         findings=tuple(Finding(**{name: row[name] for name in names}) for row in rows),
-        figures=summary["figures"],
-        images=tuple(Image(**each) for each in summary.get("images", [])),  # older ones have none
+        figures=_figures(summary["figures"]),
+        images=tuple(_image(each) for each in summary.get("images", [])),  # older ones have none
     )
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    found = values[name]
+    if not isinstance(found, str):
+        raise TypeError(f"{name}: got {found!r}; expected a text")
+    return found
+
+
+def _figures(found: Any) -> dict[str, float]:
+    if not isinstance(found, dict):
+        raise TypeError(f"figures: got {found!r}; expected numbers by name")
+    for name, each in found.items():
+        number = isinstance(each, int | float) and not isinstance(each, bool)
+        if not number or not math.isfinite(each):
+            raise ValueError(f"figures: {name!r} is {each!r}; expected a finite number")
+    return found
+
+
+def _image(values: Mapping[str, Any]) -> Image:
+    path = _text(values, "path")
+    # The report copies what is there, so it must not lie beside the output.
+    if "\\" in path or {"", ".", ".."} & set(path.split("/")):
+        raise ValueError(f"images: got path {path!r}; expected one below the output")
+    return Image(path, _text(values, "alt"), _text(values, "caption"))
 
 
 def remove_part(output: Store, name: str) -> None:

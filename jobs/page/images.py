@@ -8,12 +8,17 @@ from dataclasses import dataclass
 
 import PIL.Image
 
-from archives.errors import MissingObjectError
+from archives.errors import DeniedObjectError, MissingObjectError
 from archives.stores.store import Store
 from jobs.audit.findings import Image, Part
 from jobs.notes import say
 
 FOLDER = "images/"
+# OSError and ValueError are Pillow's, of a broken image: a store's own are among the first two.
+UNREADABLE = (
+    *(MissingObjectError, DeniedObjectError),
+    *(PIL.Image.DecompressionBombError, OSError, ValueError),
+)
 
 
 @dataclass(frozen=True)
@@ -29,8 +34,8 @@ class ShownImage:
 def copied_images(
     part: Part, output: Store, write: Callable[[str, bytes], None]
 ) -> Iterator[ShownImage]:
-    """Copies a part's images; those that are not there any more, or are no pictures, are left out,
-    which a line on stderr says.
+    """Copies a part's images; those that are not there any more, cannot be read, or are no
+    pictures, are left out, which a line on stderr says.
 
     output: where they lie. write: takes a name below the report's folder, and what is to be there.
     """
@@ -39,7 +44,7 @@ def copied_images(
             data = output.read(each.path)
             with PIL.Image.open(io.BytesIO(data)) as image:  # its head alone
                 width, height = image.size
-        except (MissingObjectError, PIL.UnidentifiedImageError) as error:
+        except UNREADABLE as error:
             say(f"the report shows no {each.path}: {error}")
             continue
         name = f"{FOLDER}{part.name}-{number}.jpg"

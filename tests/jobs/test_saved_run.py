@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from archives.errors import UsageError
+from archives.errors import ConflictError, UsageError
 from jobs.saved_run import SavedRun
 from tests.conftest import put
 from tests.jobs.conftest import CURSED_WIDTH, Job, picture_bytes
@@ -61,4 +61,21 @@ def test_what_is_no_finished_run_is_refused(source: str, make_job: MakeJob, tmp_
     place = Path(job.output, "run.json")
     place.write_text(json.dumps(json.loads(place.read_text()) | {"status": "running"}))
     with pytest.raises(UsageError, match="is not done: run the same"):
+        SavedRun.open(job.output)
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [("times", None), ("counts", {"pictures": "many"}), ("options", {"shard_size": 0})],
+)
+def test_a_record_that_is_cut_off_or_altered_is_refused(
+    section: str, values: dict[str, object] | None, source: str, make_job: MakeJob
+) -> None:
+    job = make_job(source)
+    job.run()
+    place = Path(job.output, "run.json")
+    record = json.loads(place.read_text())
+    record[section] = values and record[section] | values
+    place.write_text(json.dumps(record))
+    with pytest.raises(ConflictError, match=rf"run\.json is not as .*: {section}\.\w+ is missing"):
         SavedRun.open(job.output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -28,6 +29,35 @@ def test_what_is_no_part_is_named(text: bytes, tmp_path: Path) -> None:
     write_part(output, Part("one", "One", "text"))
     output.write("audit/one.json", text)
     with pytest.raises(ConflictError, match=r"audit/one\.json is no part of an audit"):
+        read_part(output, "one")
+
+
+@pytest.mark.parametrize(
+    ("altered", "why"),
+    [
+        ({"name": "../one"}, "name: got '../one'; expected 'one'"),
+        ({"title": 1}, "title: got 1; expected a text"),
+        ({"figures": []}, "expected numbers by name"),
+        ({"figures": {"a": "1"}}, "'a' is '1'; expected a finite number"),
+        ({"figures": {"a": math.nan}}, "'a' is nan; expected a finite number"),
+        ({"figures": {"a": True}}, "'a' is True; expected a finite number"),
+        *(
+            (
+                {"images": [{"path": path, "alt": "", "caption": ""}]},
+                "expected one below the output",
+            )
+            for path in ("/a", "", "a//b", "a/../../b", "..", "./a", "..\\a")
+        ),
+    ],
+)
+def test_a_part_that_was_altered_is_refused(
+    altered: dict[str, object], why: str, tmp_path: Path
+) -> None:
+    output = open_store(str(tmp_path))
+    write_part(output, Part("one", "One", "text"))
+    summary = json.loads(output.read("audit/one.json"))
+    output.write("audit/one.json", json.dumps(summary | altered).encode())
+    with pytest.raises(ConflictError, match=why):
         read_part(output, "one")
 
 
