@@ -251,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--folder", type=Path, required=True, help="weights, pictures and audits")
-    parser.add_argument("--pictures", type=int, default=36, help="that each audit looks at")
+    parser.add_argument("--pictures", type=int, default=100, help="that each audit looks at")
     parser.add_argument("--only", nargs="*", metavar="NAME", help="do these trials alone")
     parser.add_argument("--output", type=Path, default=Path("docs/methods/shortcuts.json"))
     options = parser.parse_args(arguments)
