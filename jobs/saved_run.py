@@ -109,7 +109,7 @@ class SavedRun:
 
 def _check(found: Mapping[str, Any], place: str) -> None:
     for section, kinds in FIELDS.items():
-        values = found.get(section)
+        values: Any = found.get(section)
         for name, kind in kinds.items():
             has = isinstance(values, dict) and name in values and isinstance(values[name], kind)
             least = 1 if name == "shard_size" else 0
