@@ -17,8 +17,9 @@ from jobs.names import CONTACT_SHEET, RECORD
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 # Where a job keeps its listing below its output: jobs/inputs/plan.py.
 PLAN = "listing/"
-# What a job writes below its output, beside run.json: no job's input, where one lies in the other.
-OUTPUTS = ("shards/", "report/", PLAN, CONTACT_SHEET)
+# What a job and the audits of it write below its output, beside run.json: no job's input, where one
+# lies in the other.
+OUTPUTS = ("shards/", "report/", "shortcuts/", PLAN, CONTACT_SHEET, "sanity.jpg")
 
 
 @dataclass(frozen=True)
