@@ -16,7 +16,7 @@ from jobs.dry_run import Trial, dry_run
 from jobs.inputs.listing import Listing, list_input
 from jobs.inputs.plan import Plan, changes, write_plan
 from jobs.lease import LISTING, Lease, part_name
-from jobs.names import RECORD
+from jobs.names import CONTACT_SHEET, RECORD
 from jobs.options import JobOptions
 from jobs.progress import Progress
 from jobs.record import InputFacts, Tally
@@ -112,6 +112,8 @@ def _begin(
         changed = partial(_changes, before, output, listing)
         record.check_same_job(before, mine, output.uri, changed)
         mine["times"]["started"] = before["times"]["started"]
+        if before["execution"]["pictures"] and not options.pictures:
+            before = _made_private(before, output)
     if listing is not None and (before is None or before["status"] != record.DONE):
         record.write_record(output, mine)  # after the plan, which it vouches for
     return before, mine
@@ -129,6 +131,21 @@ def _begin_part(
                 with list_input(options.inputs, options.output, options.manifest) as listing:
                     return _begin(order, request, output, listing)
     return _begin(order, request, output, None)
+
+
+def _made_private(before: Mapping[str, Any], output: Store) -> dict[str, Any]:
+    """Removes the contact sheet; the output's run.json, which says so from now on. Overlays that
+    were not asked for again make it another job, which was refused."""
+    output.delete(CONTACT_SHEET)  # first: once run.json says so, nobody looks for it again
+    after = {**before, "execution": {**before["execution"], "pictures": False}}
+    if "outputs" in before:
+        after["outputs"] = {**before["outputs"], "contact_sheet": False}
+    record.write_record(output, after)
+    print(
+        f"Pictures are private now: {output.uri}/{CONTACT_SHEET} is gone; without them is the"
+        f" report that this writes: python -m jobs report {output.uri}"
+    )
+    return after
 
 
 def _changes(before: Mapping[str, Any], output: Store, listing: Listing | None) -> list[str]:
@@ -177,7 +194,7 @@ def _do(
         return summarise_part(options, output, tally)
     done = first is None and before is not None and before["status"] == record.DONE
     if done and before is not None and options.coco <= before["outputs"]["coco"]:
-        print("This run is done already; nothing was changed.")
+        print("This run is done already; nothing was explained again.")
         return summarise(before, output)
     sheet = options.pictures and bool(tally.counts()["detections"]) and engine.draw_sheet(job)
     lease.check()

@@ -171,6 +171,7 @@ WITHOUT_PICTURES: Mapping[str, dict[str, Any]] = {
     "explain": {"pictures": False},
     "sanity": {"pictures": False},
     "shortcuts": {"examples": 0},
+    "report": {"no_report_pictures": True},
 }
 # What would bring pixels back.
 SHOWING = {"explain": ("pictures", "overlays"), "shortcuts": ("examples",)}
@@ -239,7 +240,8 @@ def command_of(step: str, run: Run) -> list[str] | None:
         return [*line, str(before), run.output, *_flags(step, {"output": run.output, **settings})]
     if step == "report":
         shared: dict[str, Any] = {"earlier": list(run.earlier)} if run.earlier else {}
-        return [*line, run.output, *_flags(step, {**shared, **settings})]
+        private = {} if plan.pictures else WITHOUT_PICTURES[step]
+        return [*line, run.output, *_flags(step, {**shared, **settings, **private})]
     shared = {
         "archive": plan.archive,
         "registry": plan.registry,

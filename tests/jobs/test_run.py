@@ -305,7 +305,7 @@ def test_a_finished_run_says_so(
     assert f"{job.output}/run.json" in capsys.readouterr().out
     job.explainer.explained = 0
     assert job.run() == 0
-    assert "done already; nothing was changed" in capsys.readouterr().out
+    assert "done already; nothing was explained again" in capsys.readouterr().out
     assert job.explainer.explained == 0
 
 
@@ -323,6 +323,7 @@ def test_a_finished_run_with_failures_stays_one(tmp_path: Path, make_job: MakeJo
         ({"request": {"score_threshold": 0.25}}, "score_threshold was 0.5, now 0.25"),
         ({"shard_size": 4}, "shard_size was 3, now 4"),
         ({"overlays": "none"}, "overlays was 'each', now 'none'"),
+        ({"pictures": False}, "overlays was 'each', now 'none'"),  # private, but they lie there
         ({"precision": "bf16"}, "precision was 'fp32', now 'bf16'"),
     ],
 )
@@ -404,3 +405,12 @@ def test_pictures_that_became_private_leave_no_contact_sheet(place: str, make_jo
     assert job.run(pictures=False) == 0
     assert "contact-sheet.jpg" not in contents(job.output)
     assert record(job.output)["execution"]["pictures"] is False
+
+
+def test_a_part_makes_pictures_private_too(source: str, make_job: MakeJob) -> None:
+    job = make_job(source, overlays="none")
+    assert job.run() == 0
+    assert job.run(pictures=False, shard=(0, 2)) == 0  # `jobs report` goes by run.json
+    assert "contact-sheet.jpg" not in contents(job.output)
+    assert record(job.output)["execution"]["pictures"] is False
+    assert record(job.output)["outputs"]["contact_sheet"] is False

@@ -56,7 +56,7 @@ def test_what_is_given_goes_to_its_step() -> None:
         "sanity": f"sanity {shared} --no-pictures",
         "shortcuts": f"shortcuts {shared} --examples 0 --per-picture 2",
         "compare": "compare s3://other out --output out --alpha 0.01",
-        "report": "report out --earlier a b",
+        "report": "report out --earlier a b --no-report-pictures",
     }
 
 
