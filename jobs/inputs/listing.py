@@ -12,14 +12,14 @@ from archives.errors import MissingObjectError, UsageError, shortened
 from archives.stores.opening import open_root, split_uri
 from archives.stores.store import S3_SCHEME, Entry, Store
 from jobs.inputs.sorted_on_disk import SortedOnDisk, Spool
-from jobs.names import CONTACT_SHEET, RECORD
+from jobs.names import CONTACT_SHEET, RECORD, REPORT, SANITY_SHEET, SHORTCUTS
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".gif", ".webp", ".bmp", ".tif", ".tiff")
 # Where a job keeps its listing below its output: jobs/inputs/plan.py.
 PLAN = "listing/"
 # What a job and the audits of it write below its output, beside run.json: no job's input, where one
 # lies in the other.
-OUTPUTS = ("shards/", "report/", "shortcuts/", PLAN, CONTACT_SHEET, "sanity.jpg")
+OUTPUTS = ("shards/", REPORT, SHORTCUTS, PLAN, CONTACT_SHEET, SANITY_SHEET)
 
 
 @dataclass(frozen=True)

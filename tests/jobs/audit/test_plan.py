@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 
 from archives.errors import UsageError
 from jobs.audit.plan import STEPS, Plan, Run, command_of, read_plan
@@ -151,3 +152,32 @@ def test_a_manifest_that_explain_alone_would_follow_is_refused() -> None:
     # evaluate and shortcuts have none: they would measure other pictures than were explained.
     with pytest.raises(ValueError, match="manifest"):
         Plan.model_validate(LEAST | {"explain": {"manifest": "today.csv"}})
+
+
+@pytest.mark.parametrize(
+    ("field", "place", "refused"),
+    [
+        ("input", "nights/{date}/pictures", True),
+        ("input", "nights/2026-01-01", True),
+        ("input", "nights", False),
+        ("input", "nights/pictures", False),
+        ("truth", {"place": "s3://b/nights/{date}/truth"}, False),
+        ("archive", "nights/../nights/2026-01-01/a.mar", True),
+    ],
+)
+def test_what_an_audit_reads_is_not_where_old_nights_are_removed(
+    field: str, place: object, refused: bool
+) -> None:
+    values = LEAST | {"output": "nights/{date}", "keep": "30d", field: place}
+    if not refused:
+        Plan.model_validate(values)
+        return
+    with pytest.raises(ValueError, match="lies in a day's output"):
+        Plan.model_validate(values)
+    Plan.model_validate({name: value for name, value in values.items() if name != "keep"})
+
+
+def test_a_keep_of_the_command_line_goes_before_the_files(tmp_path: Path) -> None:
+    path = tmp_path / "audit.yaml"
+    path.write_text(yaml.safe_dump(LEAST | {"output": "nights/{date}", "keep": "30d"}))
+    assert [read_plan(str(path), keep).keep for keep in (None, "7d")] == [30, 7]
