@@ -111,6 +111,8 @@ def read_limits(output: Store, digest: str) -> Limits | None:
         value = report.figures.get(each.figure)
         missed = "it was not measured" if value is None else each.missed(value)
         sign, number = ("≥", each.at_least) if each.at_most is None else ("≤", each.at_most)
+        if value is not None and value.is_integer():  # a count
+            value = int(value)
         limits.append(Limit(each.figure, value, f"{sign} {number:g}", missed))
     problem = ""
     if report.archive.digest != digest:

@@ -8,6 +8,7 @@ import pytest
 
 from jobs.audit.findings import Finding, Part
 from jobs.page.audits import Flags, read_limits, read_parts
+from jobs.page.text import shown
 from jobs.saved_run import SavedRun
 from tests.jobs.page.conftest import audit, write_thresholds
 
@@ -36,8 +37,13 @@ def test_the_worst_finding_counts() -> None:
     assert [each.flag for _, each in flags.by_box["a", 1]] == ["y", "x"]
 
 
-@pytest.mark.parametrize(("energy", "missed"), [(0.5, ""), (0.2, "energy is 0.2, less than 0.3")])
-def test_thresholds(energy: float, missed: str, make_run: Callable[..., SavedRun]) -> None:
+@pytest.mark.parametrize(
+    ("energy", "told", "missed"),
+    [(0.5, "0.500", ""), (4.0, "4", ""), (0.2, "0.200", "energy is 0.2, less than 0.3")],
+)
+def test_thresholds(
+    energy: float, told: str, missed: str, make_run: Callable[..., SavedRun]
+) -> None:
     run = make_run("a.png")
     write_thresholds(run, energy, 0.3)
     found = read_limits(run.output, DIGEST)
@@ -47,6 +53,7 @@ def test_thresholds(energy: float, missed: str, make_run: Callable[..., SavedRun
         *("energy", energy, "≥ 0.3"),
         missed,
     )
+    assert shown(limit.value) == told  # what is a count looks like one
     assert (found.missed, found.problem) == ((limit,) if missed else (), "")
 
 
