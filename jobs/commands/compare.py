@@ -7,6 +7,7 @@ import argparse
 from jobs.audit.changes.options import CompareOptions
 from jobs.commands import argument_types
 from jobs.commands.command import Command
+from jobs.commands.shared_arguments import EXIT_CODES
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,4 +38,5 @@ COMMAND = Command(
     options=(CompareOptions,),
     runs="jobs.audit.changes.compare:compare",
     add_arguments=_add_arguments,
+    epilog=EXIT_CODES,
 )

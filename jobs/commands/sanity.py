@@ -8,6 +8,7 @@ from typing import Any
 from jobs.commands import argument_types
 from jobs.commands.command import Command
 from jobs.commands.shared_arguments import (
+    EXIT_CODES,
     add_machine,
     add_maps,
     add_places,
@@ -60,4 +61,5 @@ COMMAND = Command(
     runs="jobs.evaluation.sanity:sanity",
     add_arguments=_add_arguments,
     finish=_finish,
+    epilog=EXIT_CODES,
 )

@@ -20,6 +20,13 @@ REQUEST_FIELDS = (
     *("ablation", "channels", "masks", "seed"),
 )
 
+# Of the commands that look at pictures or runs again; each has those that can be.
+EXIT_CODES = (
+    "exit codes: 0 done; 2 wrong usage; 3 done, but some pictures failed; 4 a threshold was missed;"
+    " 5 the archive was refused as unsafe; 6 the output is another's; 7 there was nothing to"
+    " measure; 75 the store was down, try again; 130, 137 and 143 interrupted or killed"
+)
+
 
 class Several(argparse.Action):
     """Several texts on the command line that are one value: `convert` says which.

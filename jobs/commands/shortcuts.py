@@ -8,7 +8,7 @@ from typing import Any
 from jobs.audit.shortcuts_options import ShortcutsOptions
 from jobs.commands import argument_types
 from jobs.commands.command import Command
-from jobs.commands.shared_arguments import add_machine, add_places, finish_public_keys
+from jobs.commands.shared_arguments import EXIT_CODES, add_machine, add_places, finish_public_keys
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,4 +53,5 @@ COMMAND = Command(
     runs="jobs.audit.find_shortcuts:find_shortcuts",
     add_arguments=_add_arguments,
     finish=_finish,
+    epilog=EXIT_CODES,
 )

@@ -9,7 +9,12 @@ from archives.commands.registry_option import add_registry
 from jobs.audit.triage.options import TriageOptions
 from jobs.commands import argument_types
 from jobs.commands.command import Command
-from jobs.commands.shared_arguments import add_machine, add_public_key, finish_public_keys
+from jobs.commands.shared_arguments import (
+    EXIT_CODES,
+    add_machine,
+    add_public_key,
+    finish_public_keys,
+)
 
 MOST_SHIFTS = 8
 
@@ -69,4 +74,5 @@ COMMAND = Command(
     runs="jobs.audit.triage.triage:triage",
     add_arguments=_add_arguments,
     finish=_finish,
+    epilog=EXIT_CODES,
 )
