@@ -10,6 +10,7 @@ from urllib.parse import quote
 RECORD = "run.json"
 CONTACT_SHEET = "contact-sheet.jpg"
 REPORT = "report/"
+PAGE = f"{REPORT}index.html"
 # What its audits draw there.
 SHORTCUTS = "shortcuts/"
 SANITY_SHEET = "sanity.jpg"

@@ -14,7 +14,7 @@ from jobs import errors, record
 from jobs.coco import write_coco
 from jobs.inputs.plan import Plan
 from jobs.lease import ALL, Lease
-from jobs.names import COCO_RESULTS, CONTACT_SHEET, RECORD, REPORT
+from jobs.names import COCO_RESULTS, CONTACT_SHEET, PAGE, RECORD
 from jobs.options import JobOptions, ReportOptions
 from jobs.page.options import ReportPageOptions
 from jobs.progress import counted, speed
@@ -61,7 +61,7 @@ def _write_page(output: Store, options: ReportPageOptions) -> None:
     assert found is not None  # it was written just now
     pictures = options.pictures and found["execution"]["pictures"]
     write_report(SavedRun(output, found), output, replace(options, pictures=pictures))
-    print(f"  report       {output.uri}/{REPORT}index.html")
+    print(f"  report       {output.uri}/{PAGE}")
 
 
 def _plan(found: Mapping[str, Any], output: Store) -> Plan:

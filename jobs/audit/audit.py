@@ -6,18 +6,17 @@ import json
 import os
 import shlex
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
-from archives.errors import CommandError, MissedError, MissingObjectError, one_line, shortened
+from archives.errors import CommandError, MissedError, one_line, shortened
 from archives.names import looks_like_reference, read_reference
 from archives.registry.audit_report import AuditedArchive, AuditReport, Threshold
 from archives.stores.opening import open_store
 from archives.stores.store import Store
 from jobs import record
-from jobs.audit.findings import Part, read_part, remove_part, write_part
+from jobs.audit.findings import Part, read_part, remove_part, remove_sheets, write_part
 from jobs.audit.hook import check_hook, tell
 from jobs.audit.options import AuditOptions
 from jobs.audit.plan import DATE, STEPS, Plan, Run, check, command_of, dated, read_plan
@@ -26,7 +25,7 @@ from jobs.errors import DONE, DONE_WITH_FAILURES, Interrupted, NothingToMeasureE
 from jobs.evaluation.thresholds import REPORT, parsed
 from jobs.interruption import interruptible
 from jobs.lease import AUDIT, Lease
-from jobs.names import SANITY_SHEET, SHORTCUTS
+from jobs.names import PAGE, SANITY_SHEET
 from jobs.notes import say
 from jobs.progress import counted
 
@@ -37,7 +36,6 @@ NOTHING = NothingToMeasureError.exit_code
 # Exit codes from here on are of an end by a signal.
 INTERRUPTED = 128
 FAILED_STEPS = "failed steps"
-PAGE = "report/index.html"
 # The parts of steps whose names differ.
 PARTS = {"evaluate": "evaluation", "compare": "changes"}
 Main = Callable[[Sequence[str]], int]
@@ -92,8 +90,9 @@ def audit(options: AuditOptions, main: Main | None = None) -> int:
                 print(f"python -m jobs {shlex.join(line)}")
         return DONE
     try:
-        with interruptible(), Lease(open_store(run.output), AUDIT):
-            code, text, broken = _night(run, thresholds, main or _main())
+        output = open_store(run.output)
+        with interruptible(), Lease(output, AUDIT):
+            code, text, broken = _night(run, output, thresholds, main or _main())
     except (CommandError, Interrupted) as error:
         _tell(plan, _unsaid(f"the audit ended with {error.exit_code}: {one_line(error)}"))
         raise
@@ -104,13 +103,15 @@ def audit(options: AuditOptions, main: Main | None = None) -> int:
     return code
 
 
-def _night(run: Run, thresholds: Sequence[Threshold], main: Main) -> tuple[int, bytes, str]:
+def _night(
+    run: Run, output: Store, thresholds: Sequence[Threshold], main: Main
+) -> tuple[int, bytes, str]:
     """All steps: the exit code, audit.json's text, and where it broke off if it did."""
-    output = open_store(run.output)
     for name in (REPORT, PAGE):  # those of an earlier attempt are no verdict on this one
         output.delete(name)
-    if not run.plan.pictures:
-        _remove_sheets(output)
+    if not run.plan.pictures:  # they may have been shown before
+        remove_sheets(output)
+        output.delete(SANITY_SHEET)
     outcome = Outcome()
     code = outcome.codes["explain"] = _step("explain", run, main)
     if code not in GOOD:
@@ -132,15 +133,6 @@ def _night(run: Run, thresholds: Sequence[Threshold], main: Main) -> tuple[int, 
     if "report" in outcome.failed():  # which the gate has to know
         report, text = _written(output, outcome, thresholds)
     return _said(output, report, outcome), text, ""
-
-
-def _remove_sheets(output: Store) -> None:
-    """What an earlier attempt drew, before its pictures were private."""
-    with suppress(MissingObjectError):
-        drawn = [each.key for each in output.entries(SHORTCUTS) if each.key.endswith(".jpg")]
-        for key in drawn:
-            output.delete(key)
-    output.delete(SANITY_SHEET)
 
 
 def _main() -> Main:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,14 +13,14 @@ import numpy as np
 from archives.errors import MissingObjectError, UsageError, shortened
 from archives.errors import printable as printable_text
 from archives.stores.opening import open_store
-from archives.stores.store import Entry, Store
+from archives.stores.store import Entry
 from handlers.detectors.classifier import ClassifierDetector
 from handlers.images import decode_picture
 from handlers.render import encode_jpeg
 from handlers.schema import ExplainRequest
 from jobs.audit import shortcut_report
 from jobs.audit.evidence import Donors, evidence_of
-from jobs.audit.findings import Image, write_part
+from jobs.audit.findings import Image, remove_sheets, write_part
 from jobs.audit.places import Evidence
 from jobs.audit.shortcut_sheets import SheetOptions, sheet_name, sheets
 from jobs.audit.shortcuts import Pair, pairs
@@ -71,8 +70,7 @@ def find_shortcuts(options: ShortcutsOptions, explainer: Explainer) -> int:
         told = pairs(found)
         output = open_store(options.output)
         rows = shortcut_report.rows(found)
-        for entry in [*_sheets_of(output)]:  # an earlier run's
-            output.delete(entry)
+        remove_sheets(output)  # an earlier run's
         output.write(EVIDENCE, parquet_bytes(rows, shortcut_report.COLUMNS))
         part = shortcut_report.part(found, told)
         if options.examples:
@@ -106,12 +104,6 @@ def _images(told: Sequence[Pair], options: ShortcutsOptions) -> Iterator[Image]:
                 f"{what}: the detections that lose most, each with what is taken away, without it,"
                 f" and with its heatmap ({options.method} on {options.layer}).",
             )
-
-
-def _sheets_of(output: Store) -> Iterator[str]:
-    """What an earlier run drew."""
-    with suppress(MissingObjectError):
-        yield from (each.key for each in output.entries(SHORTCUTS) if each.key.endswith(".jpg"))
 
 
 def _nothing(

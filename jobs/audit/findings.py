@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 
 from archives.errors import ConflictError, MissingObjectError, one_line
 from archives.stores.store import Store
+from jobs.names import SHORTCUTS
 from jobs.numbers_in_json import plain
 from jobs.tables import parquet_bytes, read_rows
 
@@ -177,6 +179,14 @@ def _image(values: Mapping[str, Any]) -> Image:
     if "\\" in path or {"", ".", ".."} & set(path.split("/")):
         raise ValueError(f"images: got path {path!r}; expected one below the output")
     return Image(path, _text(values, "alt"), _text(values, "caption"))
+
+
+def remove_sheets(output: Store) -> None:
+    """Removes the examples of shortcuts that were drawn; none is no error."""
+    with suppress(MissingObjectError):
+        drawn = [each.key for each in output.entries(SHORTCUTS) if each.key.endswith(".jpg")]
+        for key in drawn:
+            output.delete(key)
 
 
 def remove_part(output: Store, name: str) -> None:

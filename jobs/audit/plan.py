@@ -126,13 +126,15 @@ class Plan(_Strict):
                 f"keep: {shortened(place)} lies in a day's output, and would be removed with it"
             )
         for step in STEPS:
-            for given in getattr(self, step) or {}:
+            settings = getattr(self, step) or {}
+            known = settings_of(step) if settings else []
+            for given in settings:
                 name = given.replace("-", "_")
                 if name in SHARED:
                     raise ValueError(f"{step}: {given} is given once, at the top")
                 if name == "threshold":
                     raise ValueError(f"{step}: give it at the top, among the audit's thresholds")
-                if name not in (known := settings_of(step)):
+                if name not in known:
                     raise ValueError(
                         f"{step}: there is no setting {shortened(printable(given))} here; expected"
                         f" one of {', '.join(known)}"

@@ -143,8 +143,8 @@ def _evaluate(options: EvaluateOptions, listing: Listing, work: Work) -> int:
     boxes = record.boxes
     curves = curves_text(settings["faithfulness"], rows) if rows else ""
     part = evaluation_part(summary, boxes, detector, curves)
-    own_failures = {"failed pictures": float(len(failures))}
-    write_part(output, replace(part, figures=part.figures | own | own_failures))
+    figures = {**part.figures, **own, "failed pictures": float(len(failures))}
+    write_part(output, replace(part, figures=figures))
     record.finish(summary=summary)
     output.write(TABLE, table.encode())
     print(table)

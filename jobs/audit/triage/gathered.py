@@ -24,9 +24,8 @@ class Triage:
     """What is gathered on the way.
 
     sample: pictures drawn at random from those with detections; drawn: the keys of those that are
-    looked at moved. missed: pictures, drawn likewise,
-    with objects that nothing tells of. objects, missed_objects: how many. whys: by kind; of missed
-    objects that a detection is about its flag.
+    looked at moved. missed: pictures, drawn likewise, with objects that nothing tells of. objects,
+    missed_objects: how many. whys: by kind; of missed objects that a detection is about its flag.
     """
 
     options: TriageOptions
