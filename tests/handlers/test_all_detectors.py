@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from handlers.explainer import Explainer
 from handlers.schema import ExplainRequest
 from handlers.tap import NonFiniteError
-from handlers.targets.box_score import FasterRCNNBoxScoreTarget
 from tests.conftest import CATEGORIES, DETECTORS, random_picture, small_model
 from tests.handlers.slow_twin import FORMULAS
 from tests.handlers.whole_model_twin import EDGES, SEVERAL, WholeModelTwin, box_score_by_hand
@@ -384,18 +383,3 @@ def test_box_score_equals_the_tutorials_target_on_the_stock_model(architecture: 
     assert value > 0
     slow = FORMULAS["odam"](*twin.differentiate(value, layer))
     assert_close(found.heatmap, slow.clamp(min=0), float(slow.abs().max()))
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_tutorials_target_by_its_definition(seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    corners = torch.rand(12, 4, generator=generator) * 60
-    boxes = torch.cat([corners[:, :2], corners[:, :2] + 5 + corners[:, 2:]], 1)
-    labels = torch.randint(1, 3, (12,), generator=generator)
-    outputs = {"boxes": boxes, "labels": labels, "scores": torch.rand(12, generator=generator)}
-    given = boxes[:6] + torch.rand(6, 4, generator=generator) * 12
-    ours = FasterRCNNBoxScoreTarget(labels[:6].tolist(), given)(outputs)
-    assert float(ours) == pytest.approx(
-        float(box_score_by_hand(labels[:6].tolist(), given, outputs))
-    )
-    assert float(ours) > 0

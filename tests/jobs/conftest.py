@@ -24,11 +24,13 @@ from jobs.inputs.plan import Plan
 from jobs.lease import guard
 from jobs.options import JobOptions
 from jobs.run import run
+from jobs.tables import read_rows
 from jobs.work_order import ArchiveFacts, WorkOrder
 from jobs.worker.messages import Event, Ready, Sampled, ShardOrder
 from jobs.worker.messages import Job as JobMessage
 from jobs.worker.pictures import Pools
 from jobs.worker.shard import Task, explain_shards
+from tests.conftest import put
 
 CURSED_WIDTH = 13
 
@@ -45,6 +47,9 @@ def picture_bytes(width: int = 12, height: int = 10, grey: int = 128) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (width, height), (grey, grey, grey)).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+GREYS = {f"{number}.png": picture_bytes(grey=10 * number) for number in range(8)}
 
 
 class QuickExplainer(Explainer):
@@ -154,9 +159,43 @@ class Job:
         return run(order, ThisProcess(self.explainer, request, job.batch_size, job.workers or 1))
 
 
+MakeJob = Callable[..., Job]
+
+
 @pytest.fixture
-def make_job(tmp_path: Path) -> Callable[..., Job]:
+def make_job(tmp_path: Path) -> MakeJob:
     def make(source: str, output: str | None = None, **options: Any) -> Job:
         return Job(source, output or str(tmp_path / "out"), QuickExplainer(), options)
 
     return make
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> str:
+    """Eight grey pictures in a folder."""
+    put(str(tmp_path / "in"), GREYS)
+    return str(tmp_path / "in")
+
+
+def record(output: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(open_store(output).read("run.json"))
+    return found
+
+
+def rows(output: str, table: str = "detections.parquet") -> list[dict[str, Any]]:
+    """Of all shards, in their order."""
+    store = open_store(output)
+    keys = sorted(each.key for each in store.entries() if each.key.endswith(table))
+    return [row for key in keys for row in read_rows(store.read(key))]
+
+
+def contents(output: str) -> dict[str, bytes]:
+    """All files but those with times in them."""
+    store = open_store(output)
+    return {
+        each.key: store.read(each.key) for each in store.entries() if not each.key.endswith(".json")
+    }
+
+
+def sheet_size(output: str) -> tuple[int, int]:
+    return Image.open(io.BytesIO(contents(output)["contact-sheet.jpg"])).size

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,8 @@ from handlers.schema import ExplainRequest, Explanation
 from jobs.inputs.plan import Plan
 from jobs.tables import read_rows
 from tests.conftest import put
-from tests.jobs.conftest import Job, QuickExplainer, picture_bytes
+from tests.jobs.conftest import Job, MakeJob, QuickExplainer, picture_bytes
 
-MakeJob = Callable[..., Job]
 SMALL, LARGE, BLACK = picture_bytes(12, 10), picture_bytes(40, 30), picture_bytes(grey=0)
 BOXES = {SMALL: [1.0, 2.0, 5.0, 3.0], LARGE: [1.0, 2.0, 19.0, 13.0]}  # x, y, width, height
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,8 @@ from jobs.worker.messages import Job as JobMessage
 from jobs.worker.messages import Sampled
 from tests.conftest import put
 from tests.jobs.archive_stub import write_archive
-from tests.jobs.conftest import Job, picture_bytes
+from tests.jobs.conftest import MakeJob, picture_bytes
 
-MakeJob = Callable[..., Job]
 CURSED = b"ok117"  # which the stub decodes to a grey of 153
 PICTURES = {f"{number}.png": picture_bytes(grey=10 * number) for number in range(8)}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,9 @@ from jobs.lease import Lease, holders
 from jobs.names import REPORT
 from tests.conftest import put, remove
 from tests.jobs.archive_stub import write_archive
-from tests.jobs.conftest import CURSED_WIDTH, Job, picture_bytes
+from tests.jobs.conftest import CURSED_WIDTH, MakeJob, picture_bytes
 from tests.jobs.test_survival import command, pictures, start
 
-MakeJob = Callable[..., Job]
 PICTURES = {f"{number}.png": picture_bytes(grey=10 * number) for number in range(8)}
 
 

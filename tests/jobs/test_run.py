@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,40 +17,10 @@ from archives.stores.opening import open_store
 from handlers.explainer import Explainer, ExplainRequest
 from handlers.images import decode_picture
 from handlers.metrics.pointing import energy_in_box, peak
-from jobs.contact_sheet import write_contact_sheet
-from jobs.inputs.plan import Plan
 from jobs.record import check_same_job
-from jobs.tables import read_npz, read_rows
+from jobs.tables import read_npz
 from tests.conftest import put, random_picture, remove
-from tests.jobs.conftest import Job, picture_bytes
-
-MakeJob = Callable[..., Job]
-GREYS = {f"{number}.png": picture_bytes(grey=10 * number) for number in range(8)}
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> str:
-    put(str(tmp_path / "in"), GREYS)
-    return str(tmp_path / "in")
-
-
-def record(output: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(open_store(output).read("run.json"))
-    return found
-
-
-def rows(output: str) -> list[dict[str, Any]]:
-    store = open_store(output)
-    keys = sorted(each.key for each in store.entries() if each.key.endswith("detections.parquet"))
-    return [row for key in keys for row in read_rows(store.read(key))]
-
-
-def contents(output: str) -> dict[str, bytes]:
-    """All files but those with times in them."""
-    store = open_store(output)
-    return {
-        each.key: store.read(each.key) for each in store.entries() if not each.key.endswith(".json")
-    }
+from tests.jobs.conftest import GREYS, MakeJob, contents, picture_bytes, record, rows, sheet_size
 
 
 def test_a_job_from_place_to_place(place: str, make_job: MakeJob) -> None:
@@ -378,39 +347,3 @@ def test_an_output_that_cannot_be_written_is_found_before_any_work(
     with pytest.raises(StoreRefusedError, match="cannot be written"):
         job.run()
     assert job.explainer.explained == 0
-
-
-def test_the_contact_sheet_leaves_out_pictures_that_are_gone(
-    source: str, make_job: MakeJob
-) -> None:
-    job = make_job(source)
-    job.run()
-    assert sheet_size(job.output) == (4 * 328 + 8, 2 * 275 + 8)
-    output = open_store(job.output)
-    for number in range(2, 8):
-        remove(source, f"{number}.png")
-    assert write_contact_sheet(open_store(source), output, Plan(output, 3, 8))
-    assert sheet_size(job.output) == (328 + 8, 275 + 8)
-
-
-def sheet_size(output: str) -> tuple[int, int]:
-    return Image.open(io.BytesIO(contents(output)["contact-sheet.jpg"])).size
-
-
-def test_pictures_that_became_private_leave_no_contact_sheet(place: str, make_job: MakeJob) -> None:
-    put(f"{place}/in", {"a.png": picture_bytes(grey=100)})
-    job = make_job(f"{place}/in", f"{place}/out", overlays="none")
-    assert job.run() == 0
-    assert "contact-sheet.jpg" in contents(job.output)
-    assert job.run(pictures=False) == 0
-    assert "contact-sheet.jpg" not in contents(job.output)
-    assert record(job.output)["execution"]["pictures"] is False
-
-
-def test_a_part_makes_pictures_private_too(source: str, make_job: MakeJob) -> None:
-    job = make_job(source, overlays="none")
-    assert job.run() == 0
-    assert job.run(pictures=False, shard=(0, 2)) == 0  # `jobs report` goes by run.json
-    assert "contact-sheet.jpg" not in contents(job.output)
-    assert record(job.output)["execution"]["pictures"] is False
-    assert record(job.output)["outputs"]["contact_sheet"] is False

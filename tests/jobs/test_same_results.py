@@ -20,10 +20,9 @@ from jobs.names import array_name
 from jobs.tables import read_npz, read_rows
 from tests.conftest import put, random_picture
 from tests.jobs.archive_stub import write_archive
-from tests.jobs.conftest import Job
+from tests.jobs.conftest import MakeJob
 from tests.jobs.test_survival import command, pictures, stats, tables
 
-MakeJob = Callable[..., Job]
 # DESIGN.md's, and float16's of what is stored of a map.
 BOX_TOLERANCE, SCORE_TOLERANCE, MAP_TOLERANCE, STORED_TOLERANCE = 0.05, 1e-4, 1e-3, 1e-3
 SIZES = ((90, 120), (120, 90))  # two padded shapes, so that batches are made of either

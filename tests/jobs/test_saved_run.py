@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,7 @@ import torch
 from archives.errors import ConflictError, UsageError
 from jobs.saved_run import SavedRun
 from tests.conftest import put
-from tests.jobs.conftest import CURSED_WIDTH, Job, picture_bytes
-
-MakeJob = Callable[..., Job]
+from tests.jobs.conftest import CURSED_WIDTH, MakeJob, picture_bytes
 
 
 @pytest.fixture

@@ -18,10 +18,10 @@ import pytest
 
 from archives.stores.opening import open_store
 from jobs.__main__ import main
-from jobs.tables import read_rows
 from jobs.worker.commit import read_stats
 from tests.conftest import put
 from tests.jobs.archive_stub import write_archive
+from tests.jobs.conftest import rows
 
 # Some milliseconds a picture, so that a kill has something to hit.
 SLOW = """
@@ -74,12 +74,6 @@ def stats(output: str) -> list[dict[str, object]]:
     count = json.loads(store.read("run.json"))["counts"]["shards"]
     found = [read_stats(store, number) or {} for number in range(count)]
     return [{name: each[name] for name in each if name != "seconds"} for each in found]
-
-
-def rows(output: str, table: str = "detections.parquet") -> list[dict[str, object]]:
-    store = open_store(output)
-    keys = sorted(each.key for each in store.entries() if each.key.endswith(table))
-    return [row for key in keys for row in read_rows(store.read(key))]
 
 
 def killed_and_resumed(folder: Path, count: int, kills: int, seconds: float, *more: str) -> None:

@@ -15,11 +15,10 @@ from jobs.scoring.options import TRUTH_FORMATS, ScoreOptions
 from jobs.scoring.saved_boxes import SavedBoxes
 from jobs.truth.reading import AUTO, FORMS
 from tests.conftest import put
-from tests.jobs.conftest import CURSED_WIDTH, Job, picture_bytes
+from tests.jobs.conftest import CURSED_WIDTH, Job, MakeJob, picture_bytes
 from tests.jobs.scoring.test_saved_boxes import row
 from tests.jobs.truth.test_voc import thing, xml
 
-MakeJob = Callable[..., Job]
 Scores = Callable[..., dict[str, Any]]
 
 

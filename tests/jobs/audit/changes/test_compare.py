@@ -26,9 +26,8 @@ from jobs.errors import NothingToMeasureError
 from jobs.tables import read_rows
 from tests.conftest import put
 from tests.jobs.audit.scripted import SIDE, Scripted, found
-from tests.jobs.conftest import Job, picture_bytes
+from tests.jobs.conftest import MakeJob, picture_bytes
 
-MakeJob = Callable[..., Job]
 Script = Mapping[int, Sequence[Explanation]]
 NUMBER = 12
 A, B = (2.0, 2.0, 22.0, 12.0), (20.0, 20.0, 40.0, 40.0)

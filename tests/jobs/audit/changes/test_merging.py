@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,9 +11,7 @@ from archives.errors import ConflictError
 from jobs.audit.changes.merging import Noted, Pictures, merged, same_content
 from jobs.saved_run import SavedPicture, SavedRun
 from tests.conftest import put
-from tests.jobs.conftest import CURSED_WIDTH, Job, picture_bytes
-
-MakeJob = Callable[..., Job]
+from tests.jobs.conftest import CURSED_WIDTH, MakeJob, picture_bytes
 
 
 def test_pictures_of_one_key_come_together(make_job: MakeJob, tmp_path: Path) -> None:

@@ -28,9 +28,8 @@ from jobs.tables import read_rows
 from jobs.truth.objects import Objects
 from tests.conftest import put, remove, scene_picture
 from tests.jobs.audit.scripted import SIDE, Scripted, found
-from tests.jobs.conftest import Job, picture_bytes
+from tests.jobs.conftest import MakeJob, picture_bytes
 
-MakeJob = Callable[..., Job]
 A, B = (2.0, 2.0, 22.0, 12.0), (20.0, 20.0, 40.0, 40.0)
 # All of the map's sum is in the upper left quarter, or in the lower right one.
 CAT = found("cat", 0.8, A, [[1, 0], [0, 0]])
