@@ -29,6 +29,13 @@ from handlers.detectors.registry import architectures, build_model
 from handlers.explainer import Explainer
 from jobs.demo.scenes import HELD_OUT_SEEDS, SceneOptions, make_scene
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes one begins with the README, whose blocks take longest and are one after
+    the other."""
+    items.sort(key=lambda item: item.path.name != "test_readme.py")
+
+
 # 96 px keep a ResNet-50 quick; a threshold of zero makes random weights detect plenty.
 SMALL = {
     "min_size": 96,
