@@ -15,7 +15,8 @@ from jobs.__main__ import main
 from tests.conftest import put
 from tests.faulty import Faults, FaultyProxy
 from tests.jobs.archive_stub import write_archive
-from tests.jobs.test_survival import command, pictures, rows, start, stats, tables
+from tests.jobs.conftest import rows
+from tests.jobs.test_survival import command, pictures, start, stats, tables
 
 if TYPE_CHECKING:
     from tests.swift import Swift

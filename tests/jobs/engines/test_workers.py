@@ -25,7 +25,8 @@ from jobs.work_order import ArchiveFacts, WorkOrder
 from jobs.worker.messages import Blame, ShardOrder
 from tests.conftest import put
 from tests.jobs.archive_stub import write_archive
-from tests.jobs.test_survival import command, rows, tables
+from tests.jobs.conftest import rows
+from tests.jobs.test_survival import command, tables
 
 FOLDER = Path("/archive")
 Pictures = dict[tuple[int, int], str]
