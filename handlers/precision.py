@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from threading import RLock
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.ops import MultiScaleRoIAlign
 
+from handlers.detectors.roi_align import pooled
 from handlers.fields import RequestError
 from handlers.memory import out_of_memory
 
 PRECISIONS = ("fp32", "bf16", "fast")
 # Processor flags that mean units for bfloat16 products.
 BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
+# Weights of a layer that is worth it: the first of a box head, a convolution of 256 channels.
+LARGE = 2**19
 
 
 @contextmanager
@@ -56,6 +61,73 @@ def has_bfloat16_units(device: torch.device, processor: Path = Path("/proc/cpuin
         return torch.cuda.get_device_capability(device) >= (8, 0)
     flags = processor.read_text().split() if processor.exists() else []
     return any(flag in flags for flag in BFLOAT16_FLAGS)
+
+
+def is_depthwise(model: nn.Module) -> bool:
+    """Whether the network has convolutions of one channel each, as MobileNet's: they are no matrix
+    products, so that a processor's units for bfloat16 leave them as slow as they are."""
+    return any(
+        isinstance(each, nn.Conv2d) and each.groups == each.in_channels > 1
+        for each in model.modules()
+    )
+
+
+class Replaced:
+    """Modules that run another function for a while. Threads take turns."""
+
+    def __init__(self, functions: Mapping[nn.Module, Callable[..., Any]]) -> None:
+        self._functions = functions
+        self._turn = RLock()
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Meanwhile they run it, but for one that somebody has wrapped."""
+        with self._turn:
+            own = [each for each in self._functions if "forward" not in vars(each)]
+            for each in own:
+                vars(each)["forward"] = self._functions[each]
+            try:
+                yield
+            finally:
+                for each in own:
+                    del vars(each)["forward"]
+
+
+class HalvedProduct:
+    """A layer, fully connected or a convolution, whose products are in bfloat16: inputs and weights
+    are rounded, what comes out is float32 again. The rounded weights are kept until the layer's own
+    change."""
+
+    def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
+        self._layer = layer
+        self._version: tuple[int, int] | None = None
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        layer = self._layer
+        version = layer.weight.data_ptr(), layer.weight._version
+        if version != self._version:
+            self._version, self._weight = version, layer.weight.detach().bfloat16()
+        if isinstance(layer, nn.Linear):
+            product: Tensor = F.linear(inputs.bfloat16(), self._weight).float()
+            return product if layer.bias is None else product.add_(layer.bias)
+        product = layer._conv_forward(inputs.bfloat16(), self._weight, None).float()
+        return product if layer.bias is None else product.add_(layer.bias[:, None, None])
+
+
+def halved_products(model: nn.Module) -> dict[nn.Module, Callable[..., Any]]:
+    """The large layers of a network as HalvedProduct."""
+    return {
+        each: HalvedProduct(each)
+        for each in model.modules()
+        if isinstance(each, (nn.Linear, nn.Conv2d)) and type(each) in (nn.Linear, nn.Conv2d)
+        if each.weight.numel() >= LARGE
+    }
+
+
+def quick_pools(model: nn.Module) -> dict[nn.Module, Callable[..., Any]]:
+    """RoIAlign by `handlers.detectors.roi_align.pooled`, which equals torchvision's to rounding."""
+    pools = [each for each in model.modules() if type(each) is MultiScaleRoIAlign]
+    return {each: partial(pooled, each) for each in pools}
 
 
 class CompiledBackbone:
@@ -110,8 +182,8 @@ class CompiledBackbone:
         return self._own(tensors)
 
 
-def order_channels_last(model: nn.Module) -> None:
-    """Lays the weights of convolutions in the order of channels_last; their values stay."""
+def order_weights(model: nn.Module, order: torch.memory_format) -> None:
+    """Lays the weights of convolutions in that order; their values stay."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
-            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+            module.weight.data = module.weight.data.contiguous(memory_format=order)

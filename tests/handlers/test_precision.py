@@ -9,10 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from handlers import precision
 from handlers.explainer import Explainer
-from handlers.precision import has_bfloat16_units
+from handlers.precision import (
+    Replaced,
+    halved_products,
+    has_bfloat16_units,
+    is_depthwise,
+    quick_pools,
+)
 from handlers.schema import ExplainRequest, RequestError
 from tests.conftest import CATEGORIES, random_picture, small_model
 
@@ -122,6 +129,60 @@ def test_units_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
         assert not torch.equal(one.scores, other.scores)
         assert torch.allclose(one.scores, other.scores, atol=0.1)
         assert torch.allclose(third.scores, other.scores, atol=0.1)
+
+
+def test_units_do_not_help_depthwise_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    monkeypatch.setattr("handlers.network.has_bfloat16_units", lambda device: True)
+    names = ("ssdlite320_mobilenet_v3_large", "fasterrcnn_regnet_small_fpn")
+    models = [small_model(name) for name in names]
+    assert [is_depthwise(each) for each in models] == [True, False]
+    found = [Explainer.from_model(each, CATEGORIES, "cpu", "fast") for each in models]
+    assert [each.network.bfloat16 for each in found] == [False, True]
+    (exact,) = Explainer.from_model(models[0], CATEGORIES).detect(PICTURES[:1])
+    (own,) = found[0].detect(PICTURES[:1])
+    torch.testing.assert_close(own.scores, exact.scores, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_large_layers_multiply_in_bfloat16(bias: bool) -> None:
+    torch.manual_seed(0)
+    layers = [
+        nn.Linear(1024, 512, bias),
+        nn.Conv2d(64, 1024, 3, padding=1, stride=2, bias=bias),
+        nn.Linear(512, 512, bias),  # small
+    ]
+    model = nn.ModuleList(layers)
+    inputs = [torch.randn(3, 1024), torch.randn(2, 64, 9, 7), torch.randn(3, 512)]
+    halved = Replaced(halved_products(model))
+    for factor in (1.0, 2.0):  # of weights that change
+        with torch.no_grad():
+            for each in model.parameters():
+                each.mul_(factor)
+            exact = [layer(x) for layer, x in zip(layers, inputs, strict=True)]
+            with halved.in_place():
+                found = [layer(x) for layer, x in zip(layers, inputs, strict=True)]
+            assert all("forward" not in vars(layer) for layer in layers)
+            for one, other in zip(exact[:2], found[:2], strict=True):
+                assert other.dtype == torch.float32
+                error = float((one - other).norm() / one.norm())
+                assert 1e-4 < error < 4e-3  # eight bits
+            assert torch.equal(exact[2], found[2])
+
+
+def test_a_wrapped_layer_stays_wrapped() -> None:
+    model = nn.Sequential(nn.Linear(1024, 512))
+    vars(model[0])["forward"] = lambda x: x + 1
+    with Replaced(halved_products(model)).in_place():
+        assert float(model(torch.zeros(1))) == 1
+    assert float(model(torch.zeros(1))) == 1
+
+
+def test_pools_are_replaced_on_a_processor() -> None:
+    model = small_model("fasterrcnn_regnet_small_fpn")
+    (pool,) = quick_pools(model)
+    assert pool is model.get_submodule("roi_heads.box_roi_pool")
+    assert quick_pools(small_model("ssdlite320_mobilenet_v3_large")) == {}
 
 
 @pytest.mark.full

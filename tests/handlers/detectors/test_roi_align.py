@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torchvision.ops import roi_align
+from torchvision.ops import MultiScaleRoIAlign, roi_align
 
-from handlers.detectors.roi_align import pooling_matrices
+from handlers.detectors.roi_align import pooled, pooling_matrices, weighed_cells
 
 BOXES = torch.tensor(
     [
@@ -40,3 +40,37 @@ def test_one_bin_by_hand() -> None:
     # 1, 2, 3 weigh 1/4, 1/2, 1/4.
     rows, _ = pooling_matrices(torch.tensor([[0.0, 1.0, 4.0, 3.0]]), 1.0, (5, 5), (1, 1), 2)
     assert rows[0, 0].tolist() == [0, 0.25, 0.5, 0.25, 0]
+
+
+@pytest.mark.parametrize("sampling_ratio", [1, 2, 3])
+@pytest.mark.parametrize("scale", [0.25, 0.125])
+def test_weighed_cells_are_torchvisions(sampling_ratio: int, scale: float) -> None:
+    generator = torch.Generator().manual_seed(2)
+    activation = torch.randn(2, 5, int(96 * scale), int(128 * scale), generator=generator)
+    picture = torch.arange(len(BOXES)) % 2
+    rois = torch.cat([picture[:, None], BOXES], 1)
+    theirs = roi_align(activation, rois, (7, 6), scale, sampling_ratio)
+    ours = weighed_cells(activation, picture, BOXES, scale, (7, 6), sampling_ratio)
+    torch.testing.assert_close(ours.permute(0, 3, 1, 2), theirs, atol=2e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("names", [["0", "1", "2"], ["1"]])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_all_levels_are_torchvisions(
+    names: list[str], gradients: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    maps = {
+        str(level): torch.randn(2, 5, 48 >> level, 64 >> level, generator=generator)
+        for level in range(4)
+    }
+    pool = MultiScaleRoIAlign(names, 7, 2, canonical_scale=60)
+    sizes, boxes = [(192, 256), (190, 250)], [BOXES, BOXES[:2]]
+    expected = pool(maps, boxes, sizes)
+    if not gradients:  # it is not torchvision that does it
+        monkeypatch.setattr(MultiScaleRoIAlign, "forward", None)
+    with torch.set_grad_enabled(gradients):
+        found = pooled(pool, maps, boxes, sizes)
+        torch.testing.assert_close(found, expected, atol=2e-6, rtol=1e-5)
+        if not gradients:
+            assert pooled(pool, maps, [BOXES[:0], BOXES[:0]], sizes).shape == (0, 5, 7, 7)
