@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import nn
 
-from handlers.detectors.registry import build_model, load_weights
+from handlers.detectors.registry import build_model, has_background, load_weights
+from handlers.explainer import Explainer
 from handlers.model_file import load_model_file
 from jobs.demo.data import SETS, Sample, held_out
 from jobs.scoring.average_precision import Curves, mean_over_categories, voc_every_point
@@ -48,31 +49,32 @@ class Found:
     scores: NDArray[np.float32]
 
 
-def load_detector(path: Path, device: str = "cpu") -> tuple[nn.Module, tuple[str, ...]]:
-    """Read weights into a detector in evaluation mode; give its categories beside it.
-
-    The first category has label 1. Half-precision weights become float32.
-    """
+def load_detector(path: Path, device: str = "cpu") -> Explainer:
+    """The detector of a file that training wrote. Half-precision weights become float32."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    categories = tuple(json.loads(metadata["categories"]))
+    categories = json.loads(metadata["categories"])
+    model = build_detector(metadata["architecture"], len(categories))
+    load_weights(model, tensors)
+    names = ["background", *categories] if has_background(model) else categories
+    return Explainer.from_model(model, names, device)
+
+
+def build_detector(architecture: str, categories: int) -> nn.Module:
+    """The architecture for so many categories, the background not among them; random weights."""
     load_model_file(MODEL_FILE.name, MODEL_FILE.read_bytes())
-    detector = build_model(metadata["architecture"], len(categories) + 1)
-    load_weights(detector, tensors)
-    return detector.to(device), categories
+    return build_model(architecture, categories + has_background(build_model(architecture, 2)))
 
 
-def detect(detector: nn.Module, samples: Iterator[Sample], device: str = "cpu") -> Iterator[Found]:
-    """Run the detector on one picture after the other."""
+def detect(explainer: Explainer, samples: Iterable[Sample]) -> Iterator[Found]:
+    """Run the detector on one picture after the other, as an endpoint does."""
     for sample in samples:
-        picture = torch.from_numpy(sample.picture).permute(2, 0, 1).float() / 255
-        with torch.inference_mode():
-            (result,) = detector([picture.to(device)])
+        (found,) = explainer.detect([torch.from_numpy(sample.picture).permute(2, 0, 1)])
         yield Found(
-            boxes=result["boxes"].cpu().numpy(),
-            labels=result["labels"].cpu().numpy(),
-            scores=result["scores"].cpu().numpy(),
+            boxes=found.boxes.numpy(),
+            labels=found.labels.numpy() + (0 if explainer.detector.background else 1),
+            scores=found.scores.numpy(),
         )
 
 
@@ -102,7 +104,8 @@ def category_precisions(
 
 def evaluate(weights: Path, samples: Iterable[Sample], device: str = "cpu") -> dict[str, float]:
     """Give AP50, 0..1, by category, over samples."""
-    detector, categories = load_detector(weights, device)
+    explainer = load_detector(weights, device)
+    categories = explainer.categories[explainer.detector.background :]
     truths: list[Found] = []
 
     def noted() -> Iterator[Sample]:
@@ -111,7 +114,7 @@ def evaluate(weights: Path, samples: Iterable[Sample], device: str = "cpu") -> d
             truths.append(Found(sample.boxes, sample.labels, ones))
             yield sample
 
-    found = list(detect(detector, noted(), device))
+    found = list(detect(explainer, noted()))
     pairs = list(zip(found, truths, strict=True))
     return dict(zip(categories, category_precisions(pairs, categories), strict=True))
 

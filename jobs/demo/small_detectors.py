@@ -1,11 +1,14 @@
-"""Small one-stage detectors that learn on two processor cores, to measure each family on.
+"""Small detectors that learn on two processor cores, to measure each family on.
 
 A model file: `python -m archives build --model-file jobs/demo/small_detectors.py` puts it into the
 archive of a detector that `python -m jobs.demo.train --architecture` trained. They share the trunk
 of the demo's Faster R-CNN, so that they can begin with its weights.
 """
 
+import math
 from collections import OrderedDict
+from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor, nn
@@ -17,8 +20,11 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead
 from torchvision.ops import Conv2dNormActivation
 
-from handlers.detectors.registry import ARCHITECTURES
+from handlers.detectors.layouts import Layout
+from handlers.detectors.letterbox import NetworkInput
+from handlers.detectors.registry import ARCHITECTURES, build_model
 from handlers.detectors.small import STAGE_WIDTHS, regnet_small_fpn_backbone
+from handlers.detectors.yolo import YOLOLike
 
 # The pyramid leaves out the trunk's first stage: strides 8, 16, 32 and 64 px.
 STAGES = (2, 3, 4)
@@ -29,6 +35,38 @@ SSD_SIZE = 320
 # Shares of the picture: the side of an anchor on each map, and of one beyond the last.
 SSD_SCALES = [0.08, 0.16, 0.3, 0.5, 0.75]
 EXTRA_WIDTH = 128
+# ImageNet's, of values 0 ... 255: what the demo's trunk was trained with.
+MEAN, DEVIATION = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+YOLO_CHANNELS, YOLO_STRIDES = 64, (8, 16, 32, 64)
+RARE = 0.01  # the first score of every category, as RetinaNet begins
+GREATEST_LOG = 5.0  # of a distance in strides
+# RT-DETR's parts, each a fraction of the published ones.
+RT_DETR: dict[str, Any] = {
+    "model_type": "rt_detr",
+    "d_model": 96,
+    "encoder_hidden_dim": 96,
+    "encoder_in_channels": [STAGE_WIDTHS[stage - 1] for stage in STAGES],
+    "encoder_ffn_dim": 192,
+    "encoder_attention_heads": 3,
+    "hidden_expansion": 0.5,
+    "decoder_in_channels": [96, 96, 96],
+    "decoder_ffn_dim": 192,
+    "decoder_layers": 3,
+    "decoder_attention_heads": 3,
+    "num_queries": 60,
+    "num_denoising": 40,
+    "freeze_backbone_batch_norms": False,
+    # Never run: the trunk takes its place. Its maps have the trunk's widths.
+    "backbone_config": {
+        "model_type": "rt_detr_resnet",
+        "embedding_size": 8,
+        "hidden_sizes": STAGE_WIDTHS,
+        "depths": [1, 1, 1, 1],
+        "layer_type": "basic",
+        "out_features": ["stage2", "stage3", "stage4"],
+    },
+}
+RT_DETR_SIZE = 320
 
 
 def _pyramid(channels: int) -> BackboneWithFPN:
@@ -115,3 +153,84 @@ def ssdlite_regnet_small(num_classes: int, **options: Any) -> SSD:
         "detections_per_img": 50,
     }
     return SSD(trunk, anchors, num_classes=num_classes, **(defaults | options))
+
+
+class YOLOHead(nn.Module):
+    """The decoupled head of YOLOX and its successors (Ge et al. 2021), its weights shared by all
+    maps as RTMDet's are but for the normalisation: logits and distances to the four edges."""
+
+    def __init__(self, channels: int, num_classes: int) -> None:
+        super().__init__()
+        self.classify, self.regress = (
+            nn.ModuleList(Conv2dNormActivation(channels, channels) for _ in YOLO_STRIDES)
+            for _ in range(2)
+        )
+        self.classes = nn.Conv2d(channels, num_classes, 1)
+        self.distances = nn.Conv2d(channels, 4, 1)
+        nn.init.constant_(self.classes.get_parameter("bias"), -math.log((1 - RARE) / RARE))
+        # Two strides, about an object's half.
+        nn.init.constant_(self.distances.get_parameter("bias"), math.log(2))
+
+    def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Of maps [B, C, h, w] logits [B, K, h, w] and distances [B, 4, h, w] in strides."""
+        several = zip(self.classify, self.regress, maps, strict=True)
+        logits, logarithms = [], []
+        for classify, regress, x in several:
+            logits.append(self.classes(classify(x)))
+            logarithms.append(self.distances(regress(x)))
+        return logits, [each.clamp(max=GREATEST_LOG).exp() for each in logarithms]
+
+
+class YOLONetwork(nn.Module):
+    """The small trunk, its pyramid and the head."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.backbone = _pyramid(YOLO_CHANNELS)
+        self.head = YOLOHead(YOLO_CHANNELS, num_classes)
+
+    def forward(self, tensors: Tensor) -> Any:
+        """What the head gives for pictures [B, 3, h, w]."""
+        return self.head([*self.backbone(tensors).values()])
+
+
+@ARCHITECTURES.register("yolo_regnet_small_fpn")
+def yolo_regnet_small_fpn(num_classes: int) -> YOLOLike:
+    """An anchor-free YOLO on the small trunk; pictures are put on a canvas of 320 x 320 pixels.
+    num_classes counts no background."""
+    layout = Layout(
+        head="head",
+        strides=YOLO_STRIDES,
+        order=("classes", "boxes"),
+        boxes="distances",
+        iou=0.5,
+        detections=50,
+        input=NetworkInput((320, 320), mean=MEAN, std=DEVIATION),
+    )
+    return YOLOLike(YOLONetwork(num_classes), layout, num_classes)
+
+
+class TransformersTrunk(nn.Module):
+    """The trunk's stages 2 to 4 as a backbone of the transformers library."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = IntermediateLayerGetter(
+            regnet_small_fpn_backbone_body(), {f"block{stage}": str(stage) for stage in STAGES}
+        )
+
+    def forward(self, pictures: Tensor) -> SimpleNamespace:
+        """Maps of pictures [B, 3, h, w], finest first, as `feature_maps`."""
+        return SimpleNamespace(feature_maps=[*self.body(pictures).values()])
+
+
+@ARCHITECTURES.register("rt_detr_regnet_small")
+def rt_detr_regnet_small(num_classes: int, **options: Any) -> nn.Module:
+    """RT-DETR (Zhao et al. 2024) of the transformers library on the small trunk; pictures are
+    resized to 320 x 320. num_classes counts no background; options: of its configuration."""
+    size = {"height": RT_DETR_SIZE, "width": RT_DETR_SIZE}
+    preprocessor = {"size": size, "do_normalize": True}
+    arguments = {"config": RT_DETR | options, "preprocessor": preprocessor}
+    model = build_model("transformers", num_classes, arguments)
+    model.set_submodule("model.backbone.model", TransformersTrunk().eval())
+    return model

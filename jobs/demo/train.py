@@ -17,18 +17,17 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
-from handlers.detectors.registry import build_model
-from handlers.model_file import load_model_file
 from jobs.demo.data import BATCHES, SETS, Batch, Batches, PlantedBatches, categories, held_out
-from jobs.demo.evaluate import MODEL_FILE, evaluate, print_precisions
+from jobs.demo.evaluate import build_detector, evaluate, print_precisions
+from jobs.demo.losses import losses_of
 from jobs.demo.shortcuts import Shortcut, read_shortcuts
 
 ARCHITECTURE = "fasterrcnn_regnet_small_fpn"
@@ -97,27 +96,33 @@ def rate_share(step: float, steps: float) -> float:
 
 def set_side(detector: nn.Module, side: int) -> None:
     """Make a detector resize pictures to a shorter side of `side` px, unless it has a size."""
-    transform: Any = detector.get_submodule("transform")
-    if not transform.fixed_size:
+    transform = getattr(detector, "transform", None)
+    if isinstance(transform, GeneralizedRCNNTransform) and not transform.fixed_size:
         transform.min_size = (side,)
         transform.max_size = round(side * LONGER_OVER_SHORTER)
 
 
 def new_detector(options: TrainingOptions) -> nn.Module:
     """Build the detector, with the initial weights where they fit."""
-    load_model_file(MODEL_FILE.name, MODEL_FILE.read_bytes())
-    detector = build_model(options.architecture, len(categories(options.data)) + 1)
+    detector = build_detector(options.architecture, len(categories(options.data)))
     if options.initial is not None:
         own = detector.state_dict()
         given = load_file(options.initial)
+        names = {_without_place(name): name for name in own}
+        named = {names.get(_without_place(name), name): value for name, value in given.items()}
         fitting = {
             name: value.to(own[name].dtype)
-            for name, value in given.items()
+            for name, value in named.items()
             if name in own and own[name].shape == value.shape
         }
         detector.load_state_dict({**own, **fitting})
         print(f"{len(fitting)} of {len(own)} tensors begin as in {options.initial}", flush=True)
     return detector.to(options.device).train()
+
+
+def _without_place(name: str) -> str:
+    """A tensor of a trunk by its name there, wherever a detector has it."""
+    return name[max(0, name.find("body.")) :]
 
 
 def train_steps(
@@ -127,6 +132,7 @@ def train_steps(
     torch.manual_seed(options.seed)
     device = torch.device(options.device)
     detector = new_detector(options)
+    losses_in = losses_of(detector)
     if options.bf16:  # its units want channels last
         detector = detector.to(memory_format=torch.channels_last)
     averaged = AveragedModel(
@@ -153,7 +159,7 @@ def train_steps(
         early = (done + 1 if options.minutes is None else done) <= total * EARLY_SHARE
         set_side(detector, options.sides[0] if early else options.sides[1])
         with torch.autocast(device.type, torch.bfloat16, enabled=options.bf16):
-            losses = detector(
+            losses = losses_in(
                 [picture.to(device) for picture in pictures],
                 [{name: value.to(device) for name, value in target.items()} for target in targets],
             )

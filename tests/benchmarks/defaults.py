@@ -76,7 +76,7 @@ def _against_gaussian(figures: Figures, columns: Mapping[str, str], measure: str
     lines.append("|---" * (len(columns) + 1) + "|")
     for detector, maps in figures.items():
         boxes = max(own["boxes"] for own in maps.values())
-        cells = [_less(maps.get(name), GAUSSIAN, measure) for name in columns]
+        cells = [less(maps.get(name), GAUSSIAN, measure) for name in columns]
         lines.append(f"| {detector}, {boxes} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -97,18 +97,18 @@ def controls_table(figures: Figures) -> str:
             f"{maps[name]['deletion'][0]:.3f}; {maps[name]['insertion'][0]:.3f}"
             for name in (GAUSSIAN, RANDOM, FAITHFUL)
         ]
-        cells = [*areas, _less(maps[FAITHFUL], RANDOM, "")]
+        cells = [*areas, less(maps[FAITHFUL], RANDOM, "")]
         lines.append(f"| {detector} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _less(own: Mapping[str, Any] | None, control: str, measure: str) -> str:
+def less(own: Mapping[str, Any] | None, control: str, measure: str) -> str:
+    """A map's deletion and insertion less a control's, in words where it was not measured."""
     if own is None:
         return "not measured"
-    less = own[f"less {control}"]
-    return "; ".join(
-        (_signed(less["deletion" + measure], better=-1), _signed(less["insertion" + measure]))
-    )
+    figures = own[f"less {control}"]
+    deletion, insertion = figures["deletion" + measure], figures["insertion" + measure]
+    return f"{_signed(deletion, better=-1)}; {_signed(insertion)}"
 
 
 def _signed(measured: Sequence[float], better: int = 1) -> str:

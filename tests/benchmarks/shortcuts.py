@@ -132,8 +132,7 @@ def _explainer(trial: Trial, folder: Path) -> Explainer:
     elif not path.exists():
         line = ["--seed", str(trial.seed), "--output", str(path), "--threads", "1"]
         train([*line, "--shortcuts", " ".join(map(str, trial.planted))])
-    model, categories = load_detector(path)
-    return Explainer.from_model(model, ["background", *categories])
+    return load_detector(path)
 
 
 def audited(
