@@ -24,6 +24,8 @@ PRECISIONS = ("fp32", "bf16", "fast")
 BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
 # Weights of a layer that is worth it: the first of a box head, a convolution of 256 channels.
 LARGE = 2**19
+# Where torchvision's two-stage detectors have theirs.
+HEADS = ("rpn", "roi_heads")
 
 
 @contextmanager
@@ -64,11 +66,12 @@ def has_bfloat16_units(device: torch.device, processor: Path = Path("/proc/cpuin
 
 
 def is_depthwise(model: nn.Module) -> bool:
-    """Whether the network has convolutions of one channel each, as MobileNet's: they are no matrix
-    products, so that a processor's units for bfloat16 leave them as slow as they are."""
+    """Whether the network's backbone has convolutions of one channel each, as MobileNet's: they are
+    no matrix products, so that a processor's units for bfloat16 leave them as slow as they are."""
+    backbone = getattr(model, "backbone", model)
     return any(
         isinstance(each, nn.Conv2d) and each.groups == each.in_channels > 1
-        for each in model.modules()
+        for each in backbone.modules()
     )
 
 
@@ -90,23 +93,32 @@ class Replaced:
                 yield
             finally:
                 for each in own:
-                    del vars(each)["forward"]
+                    if vars(each).get("forward") is self._functions[each]:
+                        del vars(each)["forward"]
 
 
 class HalvedProduct:
     """A layer, fully connected or a convolution, whose products are in bfloat16: inputs and weights
-    are rounded, what comes out is float32 again. The rounded weights are kept until the layer's own
-    change."""
+    are rounded, what comes out is float32 again. Where gradients are asked for it is the layer.
+
+    The rounded weights are kept until the layer's own change, in place (but not by way of `.data`,
+    which leaves no trace) or for others.
+    """
 
     def __init__(self, layer: nn.Linear | nn.Conv2d) -> None:
         self._layer = layer
-        self._version: tuple[int, int] | None = None
+        self._source: Tensor | None = None
+        self._version = -1
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        layer = self._layer
-        version = layer.weight.data_ptr(), layer.weight._version
-        if version != self._version:
-            self._version, self._weight = version, layer.weight.detach().bfloat16()
+        layer: Any = self._layer
+        if torch.is_grad_enabled():
+            own: Tensor = type(layer).forward(layer, inputs)
+            return own
+        source: Tensor = layer.weight
+        if source is not self._source or source._version != self._version:
+            self._source, self._version = source, source._version
+            self._weight = source.detach().bfloat16()
         if isinstance(layer, nn.Linear):
             product: Tensor = F.linear(inputs.bfloat16(), self._weight).float()
             return product if layer.bias is None else product.add_(layer.bias)
@@ -115,12 +127,15 @@ class HalvedProduct:
 
 
 def halved_products(model: nn.Module) -> dict[nn.Module, Callable[..., Any]]:
-    """The large layers of a network as HalvedProduct."""
+    """The large layers of a two-stage network's heads as HalvedProduct. Those of dense heads stay:
+    what explains them compares windows of maps with all of them, to a thousandth."""
+    heads = [getattr(model, name) for name in HEADS if hasattr(model, name)]
     return {
         each: HalvedProduct(each)
-        for each in model.modules()
+        for head in heads
+        for each in head.modules()
         if isinstance(each, (nn.Linear, nn.Conv2d)) and type(each) in (nn.Linear, nn.Conv2d)
-        if each.weight.numel() >= LARGE
+        if "weight" in each._parameters and each.weight.numel() >= LARGE
     }
 
 

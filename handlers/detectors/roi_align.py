@@ -92,7 +92,7 @@ def pooled(
     if len(levels) > 1:
         assert pool.map_levels is not None  # set together with the scales
         level = pool.map_levels([*boxes])
-    found = every.new_empty(len(every), *pool.output_size, levels[0].shape[1])
+    found = every.new_zeros(len(every), *pool.output_size, levels[0].shape[1])
     for number, (own, scale) in enumerate(zip(levels, pool.scales or (), strict=True)):
         (places,) = torch.where(level == number)
         if len(places):

@@ -64,7 +64,9 @@ def load_detector(path: Path, device: str = "cpu") -> Explainer:
 def build_detector(architecture: str, categories: int) -> nn.Module:
     """The architecture for so many categories, the background not among them; random weights."""
     load_model_file(MODEL_FILE.name, MODEL_FILE.read_bytes())
-    return build_model(architecture, categories + has_background(build_model(architecture, 2)))
+    with torch.random.fork_rng(devices=[]):  # the weights are those of the seed alone
+        background = has_background(build_model(architecture, 2))
+    return build_model(architecture, categories + background)
 
 
 def detect(explainer: Explainer, samples: Iterable[Sample]) -> Iterator[Found]:

@@ -44,6 +44,9 @@ def _prepared(
     """Pictures as the detector takes them when it serves, and the true boxes on its input."""
     several = [detector.prepare((picture * 255).round().to(torch.uint8)) for picture in pictures]
     frames = [each.geometries[0] for each in several]
+    shapes = {tuple(each.tensors.shape[-2:]) for each in several}
+    if len(shapes) > 1:
+        raise ValueError(f"network inputs of {sorted(shapes)} in one batch; expected one size")
     tensors = torch.cat([each.tensors for each in several])
     boxes = [
         frame.boxes_on_frame(target["boxes"]) for frame, target in zip(frames, targets, strict=True)
@@ -118,7 +121,7 @@ def assigned(truth: Tensor, cells: Tensor) -> Tensor:
     A cell answers for an object whose box holds the cell's middle, whose own middle is within
     RADIUS strides, and whose farthest edge is within FARTHEST strides, but not within half of that
     unless the cell is of the finest map, or beyond it if it is of the coarsest; of several for the
-    smallest.
+    smallest. For an object that has none the finest cell does whose middle is nearest to its own.
 
     truth: [T, 4]; cells: [N, 4], both x1, y1, x2, y2 in pixels of the network input.
     """
@@ -138,4 +141,8 @@ def assigned(truth: Tensor, cells: Tensor) -> Tensor:
     )
     area = (truth[:, 2] - truth[:, 0]) * (truth[:, 3] - truth[:, 1])
     least, owner = torch.where(fits, area, torch.inf).min(1)
-    return torch.where(least.isfinite(), owner, -1)
+    owner = torch.where(least.isfinite(), owner, -1)
+    nearest = torch.where(finest, off, torch.inf).argmin(0)
+    for place in (~fits.any(0)).nonzero().flatten().tolist():
+        owner[nearest[place]] = place
+    return owner

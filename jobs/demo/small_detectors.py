@@ -178,7 +178,7 @@ class YOLOHead(nn.Module):
         for classify, regress, x in several:
             logits.append(self.classes(classify(x)))
             logarithms.append(self.distances(regress(x)))
-        return logits, [each.clamp(max=GREATEST_LOG).exp() for each in logarithms]
+        return logits, [each.float().clamp(max=GREATEST_LOG).exp() for each in logarithms]
 
 
 class YOLONetwork(nn.Module):

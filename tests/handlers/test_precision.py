@@ -14,6 +14,7 @@ from torch import nn
 from handlers import precision
 from handlers.explainer import Explainer
 from handlers.precision import (
+    HalvedProduct,
     Replaced,
     halved_products,
     has_bfloat16_units,
@@ -152,7 +153,9 @@ def test_large_layers_multiply_in_bfloat16(bias: bool) -> None:
         nn.Conv2d(64, 1024, 3, padding=1, stride=2, bias=bias),
         nn.Linear(512, 512, bias),  # small
     ]
-    model = nn.ModuleList(layers)
+    model = nn.Module()
+    model.roi_heads = nn.ModuleList(layers)
+    model.backbone = nn.Linear(1024, 512)
     inputs = [torch.randn(3, 1024), torch.randn(2, 64, 9, 7), torch.randn(3, 512)]
     halved = Replaced(halved_products(model))
     for factor in (1.0, 2.0):  # of weights that change
@@ -161,6 +164,7 @@ def test_large_layers_multiply_in_bfloat16(bias: bool) -> None:
                 each.mul_(factor)
             exact = [layer(x) for layer, x in zip(layers, inputs, strict=True)]
             with halved.in_place():
+                assert "forward" not in vars(model.backbone)
                 found = [layer(x) for layer, x in zip(layers, inputs, strict=True)]
             assert all("forward" not in vars(layer) for layer in layers)
             for one, other in zip(exact[:2], found[:2], strict=True):
@@ -171,11 +175,58 @@ def test_large_layers_multiply_in_bfloat16(bias: bool) -> None:
 
 
 def test_a_wrapped_layer_stays_wrapped() -> None:
-    model = nn.Sequential(nn.Linear(1024, 512))
-    vars(model[0])["forward"] = lambda x: x + 1
-    with Replaced(halved_products(model)).in_place():
-        assert float(model(torch.zeros(1))) == 1
-    assert float(model(torch.zeros(1))) == 1
+    layer, inputs = nn.Linear(1, 1), torch.zeros(1)
+    replaced = Replaced({layer: lambda x: x + 1})
+    vars(layer)["forward"] = lambda x: x + 2
+    with replaced.in_place():
+        assert float(layer(inputs)) == 2
+    assert float(layer(inputs)) == 2
+    del vars(layer)["forward"]
+    with replaced.in_place(), Replaced({layer: lambda x: x + 3}).in_place():
+        assert float(layer(inputs)) == 1
+        vars(layer)["forward"] = lambda x: x + 2  # by somebody, meanwhile
+    assert float(layer(inputs)) == 2
+    del vars(layer)["forward"]
+    with pytest.raises(KeyError), replaced.in_place():
+        raise KeyError
+    assert "forward" not in vars(layer)
+
+
+def test_gradients_are_the_layers_own() -> None:
+    layer, inputs = nn.Linear(1024, 512), torch.randn(2, 1024)
+    product = HalvedProduct(layer)
+    assert torch.equal(product(inputs), layer(inputs))
+    with torch.no_grad():
+        assert not torch.equal(product(inputs), layer(inputs))
+        layer.weight = nn.Parameter(layer.weight * 3)
+        error = (product(inputs) - layer(inputs)).norm() / layer(inputs).norm()
+    assert float(error) < 4e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "number"),
+    [
+        ("fasterrcnn_resnet50_fpn", 3),  # the RPN's convolution, fc6 and fc7
+        ("retinanet_resnet50_fpn", 0),
+        ("fcos_resnet50_fpn", 0),
+        ("ssdlite320_mobilenet_v3_large", 0),
+    ],
+)
+def test_dense_heads_are_exact(name: str, number: int) -> None:
+    assert len(halved_products(small_model(name))) == number
+
+
+def test_maps_found_again_are_scored_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    monkeypatch.setattr("handlers.network.has_bfloat16_units", lambda device: True)
+    monkeypatch.setattr("handlers.precision.LARGE", 1)
+    network = explainer("fast").network
+    inputs = network.detector.prepare(PICTURES[0])
+    (found,) = network.find(inputs)
+    (again,) = network.find_in(found.features)
+    assert torch.equal(found.raw.scores, again.raw.scores)
+    exact = explainer("fp32").network.find_in(found.features)[0]
+    assert not torch.equal(exact.raw.scores, again.raw.scores)
 
 
 def test_pools_are_replaced_on_a_processor() -> None:

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import generalized_box_iou
 
-from handlers.detectors.registry import detector_for
+from handlers.detectors.registry import build_model, detector_for
 from jobs.demo.evaluate import build_detector
 from jobs.demo.losses import RADIUS, assigned, losses_of
+from tests.handlers.detectors.tiny_transformers import ONE_MAP
 
 # A map of 4 x 4 cells of 8 pixels and one of 2 x 2 of 16.
 CELLS = torch.tensor(
@@ -30,6 +31,8 @@ TARGET = {
     "labels": torch.tensor([2, 1]),
 }
 
+EMPTY = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+
 
 @functools.cache
 def detector(architecture: str) -> nn.Module:
@@ -44,6 +47,7 @@ def detector(architecture: str) -> nn.Module:
         ([[9, 9, 23, 23]], {5: 0, 6: 0, 9: 0, 10: 0}),  # the four around its middle
         # Of two that share a cell the smaller has it.
         ([[2, 2, 22, 22], [8, 8, 16, 16]], {5: 1} | dict.fromkeys((0, 1, 2, 4, 6, 8, 9, 10), 0)),
+        ([[18, 18, 19, 19]], {10: 0}),  # it holds no middle: the nearest, (20, 20)
         ([], {}),
     ],
 )
@@ -68,7 +72,7 @@ def slow_assigned(truth: Tensor, cells: Tensor) -> list[int]:
             if fits and (x2 - x1) * (y2 - y1) < smallest:
                 best, smallest = place, (x2 - x1) * (y2 - y1)
         owners.append(best)
-    return owners
+    return owners  # objects here are large enough for a cell
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -121,10 +125,38 @@ def test_a_yolos_losses_word_by_word() -> None:
 
 
 def test_a_picture_without_objects_has_a_loss() -> None:
-    empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
-    found = losses_of(detector("yolo_regnet_small_fpn"))([PICTURE], [empty])
-    assert float(found["box"]) == 0
-    assert float(found["classification"]) > 0
+    found = losses_of(detector("yolo_regnet_small_fpn"))([PICTURE], [EMPTY])
+    assert float(found["box"].detach()) == 0
+    assert float(found["classification"].detach()) > 0
+
+
+def test_pictures_of_one_batch_have_one_size() -> None:
+    config = {"model_type": "detr", **ONE_MAP}
+    options = {"config": config, "preprocessor": {"size": {"shortest_edge": 64}}}
+    model = build_model("transformers", 3, options)
+    with pytest.raises(ValueError, match=r"network inputs of \[\(64, 64\), \(64, 128\)\]"):
+        losses_of(model)([PICTURE, PICTURE[:, :160]], [TARGET, TARGET])
+
+
+@pytest.mark.parametrize("architecture", ["yolo_regnet_small_fpn", "rt_detr_regnet_small"])
+def test_a_picture_without_objects_beside_another(architecture: str) -> None:
+    model = detector(architecture)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = losses_of(model)([PICTURE, PICTURE], [EMPTY, TARGET])
+    total = torch.stack([*found.values()]).sum()
+    gradients = torch.autograd.grad(
+        total, [each for each in model.parameters() if each.requires_grad], allow_unused=True
+    )
+    assert all(bool(each.isfinite().all()) for each in gradients if each is not None)
+    assert sum(each is not None for each in gradients) > len(gradients) / 2
+
+
+def test_the_same_seed_gives_the_same_weights() -> None:
+    torch.manual_seed(0)
+    own = build_detector("retinanet_regnet_small_fpn", 3).state_dict()
+    torch.manual_seed(0)
+    expected = build_model("retinanet_regnet_small_fpn", 4).state_dict()
+    assert all(torch.equal(own[name], expected[name]) for name in expected)
 
 
 def test_a_transformers_losses_are_the_librarys() -> None:
