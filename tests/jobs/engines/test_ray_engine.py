@@ -169,7 +169,9 @@ def cluster() -> Iterator[Nodes]:
 
 def test_tables_are_the_local_engines(place: Place) -> None:
     code, told = place.run("--workers", "2")
-    assert (code, told.count("\n")) == (3, 1)  # that pictures failed
+    # Beside that it waits, where the machine is busy, only that pictures failed.
+    lines = [each for each in told.splitlines() if not each.startswith("jobs: waiting for a ")]
+    assert (code, len(lines)) == (3, 1), told
     place.assert_as_local()
 
 
