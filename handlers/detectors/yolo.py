@@ -70,6 +70,8 @@ class YOLODetector(CanvasDetector):
     """
 
     together = True
+    # Its heads are a few small convolutions, so that a gradient is a dot (docs/methods.md).
+    defaults: Mapping[str, Any] = {"smooth": 0.2}
 
     def __init__(self, model: YOLOLike) -> None:
         super().__init__(model.network)

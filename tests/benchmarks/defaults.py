@@ -5,7 +5,8 @@ python -m tests.benchmarks.defaults table "scenes, RetinaNet=evaluation" --outpu
 
 `pictures` writes those that training never draws. `table` reads what `python -m jobs evaluate`
 wrote of each detector (several folders with commas between them, measured on the same pictures),
-keeps its means and standard errors in defaults.json, and prints the tables.
+keeps its means and standard errors in defaults.json beside the other detectors', and prints the
+tables.
 """
 
 from __future__ import annotations
@@ -135,13 +136,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.command == "pictures":
         write_pictures(options.data, options.number, options.first, options.output)
         return
-    figures: dict[str, dict[str, Any]] = {}
+    path = options.output / RECORD
+    figures: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.exists() else {}
     for each in options.evaluations:
         detector, _, folders = each.partition("=")
-        maps = figures.setdefault(detector, {})
+        maps = figures[detector] = {}
         for folder in folders.split(","):
             maps |= read_evaluation(Path(folder))
-    (options.output / RECORD).write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(figures, indent=1, ensure_ascii=False) + "\n")
     for measure, title in MEASURES.items():
         print(f"{title}:\n\n{faithfulness_table(figures, measure)}\n")
     print(parts_table(figures), controls_table(figures), sep="\n\n")
