@@ -173,6 +173,17 @@ def test_a_transformers_losses_are_the_librarys() -> None:
     torch.testing.assert_close(found, expected)
 
 
+def test_a_new_rt_detrs_decoder_sees_the_picture() -> None:
+    torch.manual_seed(0)
+    model = detector("rt_detr_regnet_small").train()
+    picture = torch.rand(3, 160, 320, generator=torch.Generator().manual_seed(1))
+    target = {"boxes": torch.tensor([[40.0, 60.0, 120.0, 140.0]]), "labels": torch.tensor([3])}
+    loss = losses_of(model)([picture, picture.flip(2)], [target, target])["all"]
+    values = model.get_submodule("model.decoder.layers.0.encoder_attn.value_proj")
+    weight, bias = torch.autograd.grad(loss, [*values.parameters()])
+    assert weight.norm() > 0.1 * bias.norm()  # the library's own first weights: 0.00005 of it
+
+
 def test_torchvisions_are_their_own_and_others_have_none() -> None:
     model = detector("retinanet_regnet_small_fpn").train()
     found = losses_of(model)([PICTURE], [TARGET])
