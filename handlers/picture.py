@@ -84,7 +84,9 @@ def _groups(facts: Facts, request: ExplainRequest) -> Groups:
 def _heats(
     scene: Scene, subject: Subject, request: ExplainRequest, groups: Groups, where: Where
 ) -> list[Heat]:
-    found = find_target(request.target) if isinstance(request.target, str) else None
+    name = request.target if isinstance(request.target, str) else ""
+    found = find_target(name) if name else None
+    entries = subject.chosen.entries
     gradient = evidence_of(request.method) is not Evidence.ACTIVATION
     if found is not None and not found[0].joint and not groups:
         target, argument = found
@@ -92,7 +94,7 @@ def _heats(
         def scalars(outputs: Outputs) -> list[Tensor]:
             return _finite(target.scalars(outputs, argument))
 
-        question = Question(scene, subject.part, scalars, subject.chosen.entries, gradient=gradient)
+        question = Question(scene, subject.part, scalars, entries, gradient=gradient, target=name)
         return heatmaps(question, where, request)
 
     def joint_scalars(outputs: Outputs) -> list[list[Tensor]]:
@@ -106,7 +108,6 @@ def _heats(
         explained = zip(*joint_scalars(outputs), strict=True)
         return [torch.stack([each.reshape(()) for each in scalar]) for scalar in explained]
 
-    entries = subject.chosen.entries
     question = Question(scene, subject.part, rows, entries, joint=True, gradient=gradient)
     return heatmaps(question, where, request)
 

@@ -12,7 +12,8 @@ from torch import Tensor
 from handlers.cam.gradient import DenseGradient, LocalGradient
 from handlers.detectors.base import Cells
 from handlers.evidence.scene import Piece, Question, in_chunks, jacobian, row_gradients, tapped
-from handlers.evidence.towers import OtherwiseError, Uses, from_towers, towers_of, uses_of
+from handlers.evidence.structure import forget, structures
+from handlers.evidence.towers import OtherwiseError, from_towers
 from handlers.evidence.windows import cut_windows
 from handlers.tap import Tap, masked
 from handlers.targets.registry import Outputs
@@ -69,18 +70,14 @@ def shown_for(question: Question, part: Cells, level: int) -> Shown:
 
 def from_levels(question: Question, part: Cells) -> Iterator[Piece]:
     """On every feature map that emitted some of the detections."""
-    uses: Uses | None = None
-    for level in part.level.unique().tolist():
-        towers = towers_of(question, part, level)
-        if not towers:
+    for level, structure in structures(question, part):
+        if structure is None:
             yield from from_cells(question, part, level)
             continue
-        # Levels are alike in what the scalars depend on.
-        if uses is None or len(uses.scalars) != len(towers):
-            uses = uses_of(question, part, level, towers)
         try:
-            yield from from_towers(question, part, level, towers, uses)
+            yield from from_towers(question, part, level, structure.towers, structure.uses)
         except OtherwiseError:  # the other ways take any head, and what came is made anew
+            forget(question, level)
             yield from from_cells(question, part, level)
 
 

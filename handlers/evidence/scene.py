@@ -98,6 +98,7 @@ class Question:
     layer: the module whose output is looked at, None for what the part reads.
     joint: an explanation may depend on several boxes, so that there need not be one for each.
     gradient: the method looks at one, so that there has to be one.
+    target: the name of what `scalars` are, "" if they are nothing that has one.
     """
 
     scene: Scene
@@ -107,6 +108,7 @@ class Question:
     layer: Layer | None = None
     joint: bool = False
     gradient: bool = True
+    target: str = ""
 
     def check(self, scalars: Sequence[Tensor]) -> None:
         """Raises NoGradientError if the method wants a gradient and no scalar has one."""

@@ -56,8 +56,8 @@ def makers(explainer: Explainer) -> dict[str, Maker]:
         "the same, the mean of C3 and C4 (`--layer C3,C4 --fuse`)": fused("C3,C4"),
         "the same, the mean of the emitting level and C3": fused("emitting,C3"),
         "the product of the first two": product(smoothed, faithful),
-        f"the first, the mean over {DRAWS} noisy pictures": perturbed(explainer, smoothed),
-        f"the second, the mean over {DRAWS} noisy pictures": perturbed(explainer, faithful),
+        f"the first, the mean with {DRAWS} noisy copies": perturbed(explainer, smoothed),
+        f"the second, the mean with {DRAWS} noisy copies": perturbed(explainer, faithful),
         "the first, weighed by 4 masked runs": guided(explainer, smoothed),
         "the second, weighed by 4 masked runs": guided(explainer, faithful),
     }
@@ -84,11 +84,11 @@ def product(first: Maker, second: Maker) -> Maker:
 
 
 def perturbed(explainer: Explainer, maker: Maker, noise: float = NOISE) -> Maker:
-    """The mean of the maps of noisy pictures (SmoothGrad, Smilkov et al. 2017), each of the box of
-    the same label that overlaps most; a picture on which there is none is left out."""
+    """The mean of the maps of the picture and of noisy ones (SmoothGrad, Smilkov et al. 2017), each
+    of the box of the same label that overlaps most; one on which there is none is left out."""
 
     def make(picture: Tensor, boxes: Sequence[Explanation]) -> Sequence[Explanation]:
-        total = torch.zeros(len(boxes), *picture.shape[1:])
+        total = on_picture(maker(picture, boxes))
         for seed in range(DRAWS):
             generator = torch.Generator().manual_seed(seed)
             drawn = torch.randn(picture.shape, generator=generator) * noise * 255

@@ -5,7 +5,7 @@ import torch
 
 import handlers.detectors.faster_rcnn
 import handlers.detectors.one_stage
-from handlers.evidence import cells, scene
+from handlers.evidence import scene, structure
 from handlers.explainer import Explainer
 from handlers.schema import ExplainRequest, Explanation
 from tests.conftest import CATEGORIES, random_picture, small_model
@@ -35,7 +35,7 @@ def test_windows_equal_the_whole_map(
     windows = explain(architecture, target=target, layer=layer)
     for family in (handlers.detectors.faster_rcnn, handlers.detectors.one_stage):
         monkeypatch.setattr(family, "reach", lambda _: None)
-    monkeypatch.setattr(cells, "towers_of", lambda *_: [])
+    monkeypatch.setattr(structure, "towers_of", lambda *_: [])
     whole = explain(architecture, target=target, layer=layer)
     assert len(windows) == len(whole) == 12
     for fast, slow in zip(windows, whole, strict=True):
