@@ -44,6 +44,7 @@ from handlers.manifest import ArchiveError, Manifest
 from handlers.memory import Batches, Footprint
 from handlers.method_check import check_method, refusal, without_layer
 from handlers.network import Network, batch_of
+from handlers.normalisation import exact_normalisation
 from handlers.outcome import Chosen, Verdicts
 from handlers.picture import Subject, explain_picture, reads_whole_picture
 from handlers.precision import device_named, exact_float32
@@ -334,7 +335,7 @@ class Explainer:
         part = parts[0] if len(parts) == 1 else AllParts(parts)
         subject = Subject(chosen, part, places.to(rows.labels.device))
         scene = Scene(self.network, found)
-        with exact_float32():
+        with exact_float32(), exact_normalisation(self.detector.model):
             try:
                 return explain_picture(scene, subject, request, layers, self.categories)
             except NonFiniteError as error:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from handlers.images import Geometry
+from handlers.normalisation import exact_normalisation
 from handlers.precision import exact_float32
 from handlers.tap import NonFiniteError, all_finite, undisturbed
 
@@ -34,7 +35,13 @@ def guided_backpropagation(model: nn.Module, scalars: Scalars, inputs: Tensor) -
     [N, 3, h, w], signed. Raises ValueError for scalars of another shape than [N], NonFiniteError
     for a gradient that is not finite.
     """
-    with undisturbed(model), guided(model), exact_float32(), torch.enable_grad():
+    with (
+        undisturbed(model),
+        guided(model),
+        exact_normalisation(model),
+        exact_float32(),
+        torch.enable_grad(),
+    ):
         leaf = inputs.detach().clone().requires_grad_()
         values = scalars(leaf)
         if values.dim() != 1 or not values.requires_grad:

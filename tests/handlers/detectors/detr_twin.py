@@ -16,6 +16,28 @@ EDGES = ("x1", "y1", "x2", "y2")
 SEVERAL = {"box": EDGES, "combined": ("class", *EDGES)}
 
 
+class Affine(nn.Module):
+    """A batch normalisation in eval mode, written out: torch's own gradient can be wrong."""
+
+    def __init__(self, stock: nn.BatchNorm2d) -> None:
+        super().__init__()
+        assert stock.running_mean is not None
+        assert stock.running_var is not None
+        self.factor = stock.weight.detach() / (stock.running_var + stock.eps).sqrt()
+        self.added = stock.bias.detach() - stock.running_mean * self.factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor[:, None, None] + self.added[:, None, None]
+
+
+def with_plain_normalisation(model: Any) -> Any:
+    """The same model, changed in place."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, nn.BatchNorm2d):
+            model.set_submodule(name, Affine(module))
+    return model
+
+
 class DetrTwin:
     """One picture through the stock model, from the library's own processor on."""
 
@@ -31,7 +53,7 @@ class DetrTwin:
             caught.append((output if not isinstance(output, Tensor) else _leaf(output), keywords))
             return caught[-1][0]
 
-        model = copy.deepcopy(model)
+        model = with_plain_normalisation(copy.deepcopy(model))
         model.set_attn_implementation("eager")  # no fused attention either
         layer = model.get_submodule(module or "model.encoder")
         layer.register_forward_hook(hook, with_kwargs=True)
