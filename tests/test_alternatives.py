@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -124,3 +126,9 @@ def test_weights_have_no_steps() -> None:
     weight[:, 2:] = 1.0
     found = alternatives.blurred(weight, (0, 0, 4, 4))  # over 3 x 3 pixels
     torch.testing.assert_close(found[0], torch.tensor([0.0, 1 / 3, 2 / 3, 1.0]))
+
+
+def test_the_docs_hold_the_recorded_table() -> None:
+    docs = Path(__file__).parent.parent / "docs"
+    figures = json.loads((docs / "methods" / alternatives.RECORD).read_text())
+    assert alternatives.table(figures) in (docs / "methods.md").read_text()
