@@ -1,16 +1,19 @@
 """A guard against wrong gradients of batch normalisation.
 
-On a processor torch (2.15.0) gives, without a word, a wrong gradient for `nn.BatchNorm2d` in eval
-and in train mode, and for `nn.InstanceNorm2d`, where a batch of one picture or its gradient is a
-view of rows of cells, as from `x.flatten(2).transpose(1, 2)`: its first stride, that of a dimension
-of size one, is not the size of the whole. So in RT-DETR and its successors every gradient behind
-the decoder was noise.
+On a processor torch (2.15.0) gives, without a word, a wrong gradient for `nn.BatchNorm2d`, in eval
+and in train mode, and for `nn.InstanceNorm2d` where a dimension has the size one, that of the batch
+or another, and what comes in or the gradient is a view in which its stride is not the usual: as in
+rows of cells, `x.flatten(2).transpose(1, 2)`. So in RT-DETR and its successors every gradient
+behind the decoder was noise.
+
+Modules are guarded, whoever calls them; not `F.batch_norm` by itself, and no scripted modules,
+which run no hooks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -22,33 +25,43 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 @contextmanager
 def exact_normalisation(model: nn.Module) -> Iterator[None]:
     """While open, the gradients of the model's batch and instance normalisations are right."""
-    handles = []
-    for module in model.modules():
-        if isinstance(module, _BatchNorm | _InstanceNorm):
-            handles.append(module.register_forward_pre_hook(_given))
-            handles.append(module.register_forward_hook(_gave))
-    try:
+    with ExitStack() as stack:
+        for module in model.modules():
+            if isinstance(module, _BatchNorm | _InstanceNorm):
+                for handle in (
+                    module.register_forward_pre_hook(_given, with_kwargs=True),
+                    module.register_forward_hook(_gave),
+                ):
+                    stack.callback(handle.remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
-def _given(module: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-    (values,) = arguments
-    return (_copied(values),) if values.requires_grad and _is_view(values) else None
+def _given(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    return (
+        tuple(_safe(module, each) for each in arguments),
+        {name: _safe(module, each) for name, each in named.items()},
+    )
 
 
-def _gave(module: nn.Module, arguments: Any, output: Tensor) -> None:
-    if output.requires_grad:
-        output.register_hook(lambda gradient: _copied(gradient) if _is_view(gradient) else None)
+def _gave(module: nn.Module, arguments: Any, output: Any) -> None:
+    if isinstance(output, Tensor) and output.requires_grad:
+        output.register_hook(lambda gradient: _safe(module, gradient))
 
 
-def _is_view(values: Tensor) -> bool:
-    """Of one picture, with other strides than those of a tensor of its own."""
-    one = len(values) == 1
-    return one and values.stride(0) != values.numel()
+def _safe(module: nn.Module, value: Any) -> Any:
+    """A tensor that torch may take for another: a copy in the usual order."""
+    if not isinstance(value, Tensor):
+        return value
+    # Inside, an instance normalisation makes one picture of all.
+    doubtful = 1 in value.shape or isinstance(module, _InstanceNorm)
+    if not doubtful or value.stride() == _usual(value.shape):
+        return value
+    return value.clone(memory_format=torch.contiguous_format)
 
 
-def _copied(values: Tensor) -> Tensor:
-    return values.clone(memory_format=torch.contiguous_format)
+def _usual(shape: Sequence[int]) -> tuple[int, ...]:
+    """The strides of a tensor of its own."""
+    strides = [1]
+    for size in reversed(shape[1:]):
+        strides.append(strides[-1] * size)
+    return tuple(reversed(strides))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from handlers.detectors.base import Candidates, Detector, Features, Inputs
+from handlers.normalisation import exact_normalisation
 from handlers.tap import undisturbed
 
 # A gradient that is so little of the largest is none.
@@ -47,7 +48,8 @@ def weights_by_part(detector: Detector, inputs: Inputs) -> dict[str, list[Weight
     inputs: one picture's (B = 1), best of a real one, since where nothing is active nothing has a
     gradient.
     """
-    with undisturbed(detector.model), _with_gradients(detector.model) as parameters:
+    model = detector.model
+    with undisturbed(model), exact_normalisation(model), _with_gradients(model) as parameters:
         names, own = list(parameters), list(parameters.values())
         with torch.enable_grad():
             features = detector.features(inputs)

@@ -70,14 +70,14 @@ def shown_for(question: Question, part: Cells, level: int) -> Shown:
 
 def from_levels(question: Question, part: Cells) -> Iterator[Piece]:
     """On every feature map that emitted some of the detections."""
-    for level, structure in structures(question, part):
-        if structure is None:
+    for level, towers, uses in structures(question, part):
+        if uses is None:
             yield from from_cells(question, part, level)
             continue
         try:
-            yield from from_towers(question, part, level, structure.towers, structure.uses)
+            yield from from_towers(question, part, level, towers, uses)
         except OtherwiseError:  # the other ways take any head, and what came is made anew
-            forget(question, level)
+            forget(question)
             yield from from_cells(question, part, level)
 
 

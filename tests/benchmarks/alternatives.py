@@ -183,7 +183,7 @@ def measured(explainer: Explainer, pictures: Iterator[Tensor], boxes: int) -> di
 
 def table(figures: Mapping[str, Mapping[str, Any]]) -> str:
     """Markdown: a line for each map, of each detector deletion and insertion less the Gaussian's by
-    D-RISE's similarity, and the time in detections."""
+    D-RISE's similarity, and the time, detection included, in detections."""
     titles = [f"{name}, {own['boxes']} | detections" for name, own in figures.items()]
     lines = ["| map | " + " | ".join(titles) + " |", "|---" * (2 * len(titles) + 1) + "|"]
     names = [name for name in next(iter(figures.values()))["maps"] if name != GAUSSIAN]

@@ -24,6 +24,7 @@ def as_rows(values: Tensor) -> Tensor:
 ORDERS: dict[str, Order] = {
     "rows": as_rows,
     "rows alone": lambda x: x.flatten(2).mT.contiguous().mT.view_as(x),
+    "turned": lambda x: x.mT.contiguous(memory_format=torch.channels_last).mT,
     "plain": Tensor.clone,
     "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
 }
@@ -38,12 +39,13 @@ def normalisation(seed: int = 0) -> nn.BatchNorm2d:
     return module
 
 
+@pytest.mark.parametrize("size", [SIZE, (1, 6, 1, 4), (2, 6, 4, 1), (2, 6, 5, 4)])
 @pytest.mark.parametrize("given", ORDERS)
 @pytest.mark.parametrize("wanted", ORDERS)
-def test_gradients_follow_the_formula(given: str, wanted: str) -> None:
+def test_gradients_follow_the_formula(given: str, wanted: str, size: tuple[int, ...]) -> None:
     module = normalisation()
     assert module.running_var is not None
-    x, gradient = torch.randn(SIZE), torch.randn(SIZE)
+    x, gradient = torch.randn(size), torch.randn(size)
     factors = module.weight / (module.running_var + module.eps).sqrt()
     expected = gradient * factors[:, None, None]
     with exact_normalisation(module):
@@ -56,16 +58,32 @@ def test_gradients_follow_the_formula(given: str, wanted: str) -> None:
     torch.testing.assert_close(both, torch.stack([expected, 2 * expected]))
 
 
-def test_instance_normalisation() -> None:
-    module, x, gradient = nn.InstanceNorm2d(SIZE[1]), torch.randn(SIZE), torch.randn(SIZE)
+@pytest.mark.parametrize("size", [SIZE, SIZE[1:], (2, *SIZE[1:])])
+@pytest.mark.parametrize("wanted", [lambda x: x, lambda x: x.flatten(-2).mT.contiguous().mT])
+def test_instance_normalisation(size: tuple[int, ...], wanted: Order) -> None:
+    module, x, gradient = nn.InstanceNorm2d(SIZE[1]), torch.randn(size), torch.randn(size)
     with exact_normalisation(module):
         leaf = x.clone().requires_grad_()
-        (found,) = torch.autograd.grad(module(leaf), leaf, as_rows(gradient))
+        (found,) = torch.autograd.grad(module(leaf), leaf, wanted(gradient).view(size))
     leaf = x.clone().requires_grad_()
-    middle = leaf.mean((2, 3), keepdim=True)
-    variance = leaf.var((2, 3), keepdim=True, correction=0)
+    middle = leaf.mean((-2, -1), keepdim=True)
+    variance = leaf.var((-2, -1), keepdim=True, correction=0)
     (expected,) = torch.autograd.grad((leaf - middle) / (variance + 1e-5).sqrt(), leaf, gradient)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+class Conditional(nn.BatchNorm2d):
+    """As others write them: more goes in, more comes out."""
+
+    def forward(self, input: Tensor, scale: float) -> tuple[Tensor, float]:  # type: ignore[override]
+        return super().forward(input) * scale, scale
+
+
+def test_modules_are_called_as_they_are_elsewhere() -> None:
+    x, own, named = torch.randn(SIZE, requires_grad=True), Conditional(SIZE[1]), normalisation()
+    with exact_normalisation(nn.ModuleList([own, named])):
+        assert own.eval()(x, scale=2.0)[1] == 2.0
+        torch.testing.assert_close(named(input=x), named(x))
 
 
 def test_rows_behind_a_normalisation() -> None:
