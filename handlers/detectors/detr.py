@@ -58,7 +58,8 @@ class QueryDetector:
 
     background = False
     first_label = 0
-    defaults: Mapping[str, Any] = {}
+    # A query reads a few points: without it maps are grains (docs/methods.md).
+    defaults: Mapping[str, Any] = {"smooth": 0.2}
     no_gradient: Mapping[str, str] = {}
     no_backbone_gradient = ""
     # The processor's settings where the model brings none.

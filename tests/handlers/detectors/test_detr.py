@@ -92,6 +92,10 @@ def test_maps_are_those_of_plain_autograd(
         assert size > 0
 
 
+def test_maps_are_smoothed_unless_a_method_is_named() -> None:
+    assert explainer("rt_detr").defaults == ExplainRequest(smooth=0.2)
+
+
 @pytest.mark.parametrize("family", ["deformable_detr", "rt_detr"])
 @pytest.mark.parametrize("layer", [None, "pyramid", STAGE])
 def test_one_box_by_itself_and_as_a_sum_of_boxes(family: str, layer: str | None) -> None:
