@@ -32,7 +32,8 @@ def test_a_head_is_looked_at_once_for_each_target(monkeypatch: pytest.MonkeyPatc
         return towers.uses_of(*given)  # type: ignore[arg-type]
 
     monkeypatch.setattr(structure, "uses_of", watched)
-    explainer = Explainer.from_model(small_model("retinanet_resnet50_fpn"), CATEGORIES)
+    model = copy.deepcopy(small_model("retinanet_resnet50_fpn"))  # of which nothing is known yet
+    explainer = Explainer.from_model(model, CATEGORIES)
     first = explained(explainer)
     assert all(map(torch.equal, explained(explainer), first))
     assert len(asked) == 1
