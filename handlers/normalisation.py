@@ -37,6 +37,8 @@ def exact_normalisation(model: nn.Module) -> Iterator[None]:
 
 
 def _given(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    if not torch.is_grad_enabled():  # what only runs forward keeps its order, and is not copied
+        return None
     return (
         tuple(_safe(module, each) for each in arguments),
         {name: _safe(module, each) for name, each in named.items()},
