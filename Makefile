@@ -15,6 +15,7 @@ ARCHIVE ?= model_store/demo.mar
 PICTURES ?= 200
 DEVICE ?= cpu
 ROUNDS ?= 5
+MASKS ?= 1000
 WORKS ?=
 WEIGHTS := jobs/demo/weights.safetensors
 # What decides the bytes of an archive, besides handlers/.
@@ -85,8 +86,8 @@ $(VENV)/.bench: $(VENV)/.setup
 	@$(PIP) --editable '.[demo,bench,test,transformers]'
 	touch $@
 
-bench: $(VENV)/.bench ## every claim about speed beside the peers: WORKS="ablation drise", ROUNDS, DEVICE=cuda
-	@$(RUN) -m tests.benchmarks $(WORKS) --rounds $(ROUNDS) --device $(DEVICE)
+bench: $(VENV)/.bench ## every claim about speed beside the peers: WORKS="ablation drise", ROUNDS, MASKS, DEVICE=cuda
+	@$(RUN) -m tests.benchmarks $(WORKS) --rounds $(ROUNDS) --device $(DEVICE) --masks $(MASKS)
 
 bench-serve: $(VENV)/.bench ## what the server adds to calls in one process: latency, throughput
 	@$(RUN) -m tests.benchmarks serving --rounds $(ROUNDS)

@@ -83,6 +83,19 @@ def _lines(path: Path) -> list[str]:
         return []
 
 
+def fitting(device: torch.device, asked: int, each: int, least: int = 1) -> tuple[int, str]:
+    """How many of `asked` things of `each` bytes fit the free memory together, but `least` in any
+    case; and what there is, for a warning, if these are fewer."""
+    free = free_bytes(device) if asked > least else None
+    most = asked if free is None else max(least, int(free * USABLE) // each)
+    if free is None or most >= asked:
+        return asked, ""
+    return most, (
+        f"one takes about {round(each / MIB, 1):g} MiB and {free / MIB:.0f} MiB are free, of which"
+        f" {USABLE:.0%} are used"
+    )
+
+
 def measured(run: Callable[[], Result]) -> tuple[Result, int]:
     """What `run` gives, and the most bytes that all tensors it made took at any time. What an
     operator needs for itself while it works is not seen."""
@@ -173,7 +186,7 @@ class Batches:
         while place < len(items):
             size = self._fitting(size, pixels)
             number = min(size, len(items) - place)
-            if number > 1 and not self.footprint.taken and not self._ample(number, pixels):
+            if number > 1 and not self.footprint.taken and not self._ample(size, pixels):
                 number = 1
                 results = self._measured(function, items[place : place + 1], pixels)
             else:
@@ -185,6 +198,13 @@ class Batches:
             place += number
             yield from results
             results, found = (), None  # or they would live while the next batch runs
+
+    def next(self, pixels: int) -> int:
+        """How many items it is worth to have ready for `run`: no more than it takes at a time, and
+        two where it has yet to find out what one takes."""
+        if self.footprint.taken or self._ample(self.asked, pixels):
+            return self._fitting(self.asked, pixels)
+        return min(self.asked, 2)
 
     def _ample(self, number: int, pixels: int) -> bool:
         """So many fit whatever the detector: there is no need to find out what one takes."""
@@ -219,18 +239,13 @@ class Batches:
     def _fitting(self, size: int, pixels: int) -> int:
         """At most `size` items, as far as is known."""
         each = self.footprint.of(pixels)
-        free = free_bytes(self.device) if each and size > 1 else None
-        if free is None:
+        if not each or size == 1:
             return size
-        most = max(1, int(free * USABLE) // each)
-        if most >= size:
-            return size
-        if self.name is not None and not self.footprint.told:
+        most, why = fitting(self.device, size, each)
+        if most < size and self.name is not None and not self.footprint.told:
             self.footprint.told = True
             warnings.warn(
-                f"{self.name}: {size} pictures at a time do not fit memory: one takes about"
-                f" {each / MIB:.0f} MiB and {free / MIB:.0f} MiB are free, of which"
-                f" {USABLE:.0%} are used; taking {most}",
+                f"{self.name}: {size} pictures at a time do not fit memory: {why}; taking {most}",
                 stacklevel=2,
             )
         return most

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from handlers.detectors.base import AllParts, Detector, Features, Found, Inputs, Part, Raw
 from handlers.fields import RequestError
+from handlers.normalisation import normalisations
 from handlers.precision import (
     PRECISIONS,
     CompiledBackbone,
@@ -36,6 +37,8 @@ class Network:
     channels_last, and multiplies in the large layers of two-stage heads in bfloat16; RoIAlign sums
     in another order. All else of the heads stays in float32: with heads all in bfloat16 other
     proposals survive, and 3 % of the demo's boxes move by more than an IoU of 0.95, against 1 % so.
+
+    A model's normalisations are looked for once: one that is put in later is not guarded.
     """
 
     def __init__(self, detector: Detector, precision: str = "fp32") -> None:
@@ -43,6 +46,7 @@ class Network:
         if precision not in PRECISIONS:
             raise RequestError("precision", precision, ", ".join(PRECISIONS))
         self.detector = detector
+        self.normalisations = normalisations(detector.model)
         self.fast = precision == "fast"
         self.bfloat16 = precision == "bf16"
         if self.fast:

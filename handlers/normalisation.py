@@ -13,7 +13,7 @@ which run no hooks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -21,19 +21,27 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+_BATCH_OR_INSTANCE = (_BatchNorm, _InstanceNorm)
+
 
 @contextmanager
 def exact_normalisation(model: nn.Module) -> Iterator[None]:
-    """While open, the gradients of the model's batch and instance normalisations are right."""
-    with ExitStack() as stack:
-        for module in model.modules():
-            if isinstance(module, _BatchNorm | _InstanceNorm):
-                for handle in (
-                    module.register_forward_pre_hook(_given, with_kwargs=True),
-                    module.register_forward_hook(_gave),
-                ):
-                    stack.callback(handle.remove)
+    """While open, the gradients of the batch and instance normalisations of a model, or of its
+    `normalisations`, are right."""
+    handles = []
+    try:
+        for module in normalisations(model):
+            handles.append(module.register_forward_pre_hook(_given, with_kwargs=True))
+            handles.append(module.register_forward_hook(_gave))
         yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def normalisations(model: nn.Module) -> nn.ModuleList:
+    """Those of the model that are guarded, to be found once."""
+    return nn.ModuleList(each for each in model.modules() if isinstance(each, _BATCH_OR_INSTANCE))
 
 
 def _given(module: nn.Module, arguments: tuple[Any, ...], named: dict[str, Any]) -> Any:

@@ -65,10 +65,13 @@ def explain_picture(
     if request.fuse and len(layers) > 1:
         rows, names = [(fused(row),) for row in rows], ["+".join(names)]
     together = len(rows) < len(subject.chosen) or request.sum_boxes
+    every = [heat for row in rows for heat in row]
+    boxes = [facts.boxes if together else [facts.boxes[heat.place]] for heat in every]
+    if request.smooth:
+        every = smoothed(every, boxes, request.smooth)
     return [
-        _explanation(subject, facts, request, (name, heat), together)
-        for row in rows
-        for name, heat in zip(names, row, strict=True)
+        _explanation(subject, facts, request, names[number % len(names)], heat, own)
+        for number, (heat, own) in enumerate(zip(every, boxes, strict=True))
     ]
 
 
@@ -178,15 +181,15 @@ def _explanation(
     subject: Subject,
     facts: Facts,
     request: ExplainRequest,
-    named: tuple[str, Heat],
-    together: bool,
+    layer: str,
+    heat: Heat,
+    boxes: Sequence[Corners],
 ) -> Explanation:
-    layer, heat = named
-    chosen, place = subject.chosen, 0 if together else heat.place
-    outcome, boxes = chosen.outcomes[place], facts.boxes if together else [facts.boxes[place]]
+    """boxes: those that the map is of, one or several."""
+    chosen, together = subject.chosen, len(boxes) > 1
+    place = 0 if together else heat.place
+    outcome = chosen.outcomes[place]
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
-    if request.smooth:
-        heat = smoothed(heat, boxes, request.smooth)
     if request.center_prior:
         heat = centered(heat, boxes, request.center_prior)
     return Explanation(
@@ -203,9 +206,9 @@ def _explanation(
         geometry=heat.geometry,
         outcome=outcome.text,
         suppressed_by=outcome.suppressed_by,
-        together=tuple(chosen.index) if together and len(chosen) > 1 else (),
+        together=tuple(chosen.index) if together else (),
         in_box=request.normalize_in_box,
-        boxes=tuple(boxes) if len(boxes) > 1 else (),
+        boxes=tuple(boxes) if together else (),
         activation=heat.activation,
         gradient=heat.gradient,
     )

@@ -191,8 +191,8 @@ class Explanation:
     suppressed_by: of a suppressed candidate the box that did it, if that was reported: its place
         among all detections of the picture.
     together: the indices of all boxes that this explanation is of, where there are several.
-    in_box: pictures show it inside the box alone; of several boxes together inside `boxes`, where
-        each of them stands.
+    in_box: pictures show it inside the box alone; of several boxes together inside `boxes`.
+    boxes: of several boxes together where each of them stands, as `box`; else none.
     activation, gradient: float32 [C, h, w] where the request asked to keep them, else None.
     """
 
@@ -223,10 +223,13 @@ class Explanation:
         """As pictures show it: float32 [H, W], 0 ... 1.
 
         `on_picture` divided by its maximum (all zero stays zero). With `in_box` zero outside the
-        box, and inside it from its least value there (0) to its largest (1), as pytorch-grad-cam's
-        renormalize_cam_in_bounding_boxes and MMYOLO's norm_in_bbox; all zero if it is flat there.
-        The box is widened to whole pixels; of boxes explained together each counts for itself, and
-        where they overlap the larger value.
+        box, and inside it from its least value there (0) to its largest (1); all zero if it is flat
+        there. The box is widened to whole pixels; of boxes explained together each counts for
+        itself, and where they overlap the larger value.
+        So the renormalize_cam_in_bounding_boxes of pytorch-grad-cam's tutorial and MMYOLO's
+        norm_in_bbox are described. But they hand a box's pixels to scale_cam_image as if they were
+        a batch, which stretches each row of pixels by itself; they cut boxes' edges to integers,
+        and stretch the whole once more, which matters only where boxes leave no pixel at 0.
         """
         heat = self.on_picture()
         if self.in_box:

@@ -10,23 +10,42 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from handlers.cam.gradient import WINDOW_BUDGET
 from handlers.maps import Heat
-from handlers.smoothing import bell, gaussian_blur
+from handlers.smoothing import bell, gaussian_blurs
 
 # x1, y1, x2, y2 in pixels of the picture.
 Corners = tuple[float, float, float, float]
 
 
-def smoothed(heat: Heat, boxes: Sequence[Corners], share: float) -> Heat:
-    """Blurred by a Gaussian of that share of its boxes' mean side, at most of the map's own."""
+def smoothed(heats: Sequence[Heat], boxes: Sequence[Sequence[Corners]], share: float) -> list[Heat]:
+    """Each blurred by a Gaussian of that share of its own boxes' mean side, at most of the map's
+    own. Maps of one size are blurred together."""
+    found = list(heats)
+    sigmas = [_sigmas(*each, share) for each in zip(heats, boxes, strict=True)]
+    sizes: dict[tuple[int, ...], list[int]] = {}
+    for place, heat in enumerate(heats):
+        sizes.setdefault(tuple(heat.heatmap.shape), []).append(place)
+    for (height, width), same in sizes.items():
+        # Beside a map lie the weights of its Gaussians, and what they make of it.
+        count = max(1, WINDOW_BUDGET // (2 * (height**2 + width**2) + 3 * height * width))
+        for group in (same[first : first + count] for first in range(0, len(same), count)):
+            maps = torch.stack([found[place].heatmap for place in group])
+            down, across = maps.new_tensor([sigmas[place] for place in group]).T
+            for place, own in zip(group, gaussian_blurs(maps, down, across), strict=True):
+                # A copy: a view would keep all of them in memory as long as one is kept.
+                found[place] = replace(found[place], heatmap=own.clone())
+    return found
+
+
+def _sigmas(heat: Heat, boxes: Sequence[Corners], share: float) -> tuple[float, float]:
+    """Down and across, in cells."""
     sides = [math.sqrt(max(0.0, (x2 - x1) * (y2 - y1))) for x1, y1, x2, y2 in boxes]
-    sigma, geometry = share * sum(sides) / len(sides), heat.geometry
-    height, width = heat.heatmap.shape
+    sigma, (height, width) = share * sum(sides) / len(sides), heat.heatmap.shape
     (left, top), (right, bottom) = (
-        geometry.cell_of(each, each, height, width) for each in (0.0, sigma)
+        heat.geometry.cell_of(each, each, height, width) for each in (0.0, sigma)
     )
-    down, across = min(height, abs(bottom - top)), min(width, abs(right - left))
-    return replace(heat, heatmap=gaussian_blur(heat.heatmap[None], down, across)[0])
+    return min(height, abs(bottom - top)), min(width, abs(right - left))
 
 
 def centered(heat: Heat, boxes: Sequence[Corners], share: float) -> Heat:

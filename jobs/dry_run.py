@@ -9,7 +9,7 @@ from typing import Protocol
 from archives.stores.store import Store
 from jobs.errors import DONE
 from jobs.inputs.listing import Listing
-from jobs.options import JobOptions
+from jobs.options import BATCH_SIZE, JobOptions
 from jobs.progress import counted, duration, speed
 from jobs.worker.messages import Job, Sampled
 
@@ -34,7 +34,8 @@ def dry_run(options: JobOptions, listing: Listing, engine: Trial, output: Store)
     shards = math.ceil(listing.count / options.shard_size)
     size = f", {listing.bytes / 1e6:,.1f} MB" if listing.bytes else ""
     print(f"{counted(listing.count, 'picture')}{size}, in {counted(shards, 'shard')}.")
-    keys = [entry.key for entry in islice(listing.entries(), BATCHES_TRIED * options.batch_size)]
+    tried_out = BATCHES_TRIED * (options.batch_size or BATCH_SIZE)
+    keys = [entry.key for entry in islice(listing.entries(), tried_out)]
     job = Job(
         source=listing.store.uri,
         output=options.output,

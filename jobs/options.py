@@ -13,9 +13,15 @@ OVERLAYS = ("auto", "none", "all", "each")
 ENGINES = ("local", "ray")
 FORMATS = ("jpg", "png")
 TRUTH_FORMATS = ("auto", "voc", "coco", "yolo")
-# handlers.schema's, which cannot be imported without torch.
+# What handlers.explainer and handlers.schema have, which cannot be imported without torch.
+BATCH_SIZE = 8
 ABLATIONS = ("fixed", "tutorial")
 OVER = ("picture", "network", "none")
+
+
+def at_a_time(batch_size: int | None) -> dict[str, int]:
+    """As a call's argument; none for None, which an older archive's handlers do not take."""
+    return {} if batch_size is None else {"batch_size": batch_size}
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,8 @@ class JobOptions:
     inputs: folders, files or s3:// URIs, at least one.
     output: a folder or an s3:// URI.
     request: the fields of ExplainRequest that were given; the archive's defaults fill the rest.
-    batch_size: pictures in one pass through the detector, at least 1.
+    batch_size: pictures in one pass through the detector, at least 1, and masked pictures for
+        D-RISE and D-CLOSE; None for BATCH_SIZE, and as many masked pictures as suit the device.
     shard_size: pictures in one shard, the unit of commit and of retry, at least 1.
     overlays: "none", "all" (one picture with all boxes), "each" (that, the boxes alone, and one
         picture per box), or "auto": "each" for at most 100 local pictures, else "none".
@@ -46,7 +53,7 @@ class JobOptions:
     inputs: tuple[str, ...]
     output: str
     request: Mapping[str, Any] = field(default_factory=dict)
-    batch_size: int = 8
+    batch_size: int | None = None
     device: str = "cpu"
     precision: str = "fp32"
     shard_size: int = 256
@@ -141,7 +148,8 @@ class ClassifyOptions:
 class EvaluateOptions:
     """The command line of `jobs evaluate`.
 
-    archive, public_keys, inputs, output, batch_size: as for JobOptions.
+    archive, public_keys, inputs, output: as for JobOptions. batch_size: changed pictures in one
+        pass through the detector.
     controls: measure a smooth random field and a Gaussian at the box's middle, too.
     methods, layers: names; "a+b" is the fusion of layers a and b.
     maps: besides these; "default", or the fields of a request: "method=layercam layer=C3 fuse=1".

@@ -12,7 +12,7 @@ from typing import Any
 from archives.errors import ConflictError, MissingObjectError
 from archives.stores.store import Store
 from jobs.names import RECORD
-from jobs.options import JobOptions
+from jobs.options import BATCH_SIZE, JobOptions
 from jobs.work_order import WorkOrder
 
 SCHEMA_VERSION = 3
@@ -52,7 +52,7 @@ def new_record(
         "execution": {
             "engine": options.engine,
             "device": options.device,
-            "batch_size": options.batch_size,
+            "batch_size": options.batch_size or BATCH_SIZE,
             "pictures": options.pictures,
         },
         "input": {

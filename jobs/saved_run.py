@@ -187,6 +187,8 @@ def explanation_of(row: Row, stored: NDArray[Any]) -> Explanation:
         outcome=row["outcome"],
         suppressed_by=row["suppressed_by"],
         together=tuple(row["together"]),
+        # Older tables have no such column.
+        boxes=tuple((x1, y1, x2, y2) for x1, y1, x2, y2 in row.get("boxes", ())),
         method=row["method"],
         target=row["target"],
         layer=row["layer"],

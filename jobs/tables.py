@@ -35,6 +35,7 @@ DETECTIONS = pa.schema(
             ("outcome", pa.string()),
             ("suppressed_by", pa.int32()),
             ("together", pa.list_(pa.int32())),
+            ("boxes", pa.list_(pa.list_(pa.float32()))),
             ("map_height", pa.int32()),
             ("map_width", pa.int32()),
             ("map_max", pa.float32()),

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+from handlers.schema import Detections
 from tests.benchmarks import __main__ as command
 from tests.benchmarks.harness import (
     Goal,
@@ -20,6 +22,7 @@ from tests.benchmarks.harness import (
     alternate,
     equal,
     ratios,
+    same_boxes,
 )
 
 PEERS = ("pytorch_grad_cam", "torchcam", "captum", "xaitk_saliency", "smqtk_detection", "scipy")
@@ -63,6 +66,28 @@ def test_goals(goal: Goal, value: float, met: bool) -> None:
 def test_maps_that_differ_are_called_so() -> None:
     assert equal(1e-5).startswith("maps agree")
     assert equal(0.5).startswith("maps DIFFER")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({}, "1 boxes agree: 0.0e+00 px, scores 0.0e+00 at most"),
+        ({"boxes": torch.tensor([[1.0, 2.0, 3.0, 4.5]])}, "1 boxes DIFFER: 5.0e-01 px"),
+        ({"labels": torch.tensor([2])}, "1 boxes DIFFER"),
+        ({"scores": torch.tensor([0.75])}, "1 boxes DIFFER: 0.0e+00 px, scores 2.5e-01 at most"),
+        ({"boxes": torch.zeros(2, 4)}, "boxes DIFFER: 1 against 2"),
+    ],
+)
+def test_boxes_beside_the_stock_models(change: dict[str, torch.Tensor], said: str) -> None:
+    found = {
+        "boxes": torch.tensor([[1.0, 2.0, 3.0, 4.0]]),
+        "labels": torch.tensor([1]),
+        "scores": torch.tensor([0.5]),
+    }
+    ours = Detections(**found, candidate=torch.tensor([0]), level=("0",))
+    verdict = same_boxes(ours, found | change)
+    assert verdict.startswith(said)
+    assert Row("a", "b", 1.0, (1.0, 1.0), same=verdict).wrong is bool(change)
 
 
 @pytest.mark.parametrize(("same", "wrong"), [(equal(1e-5), False), (equal(0.5), True), ("", False)])
@@ -121,6 +146,8 @@ def test_table_and_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     )
     assert "| c | over 1 round | 1.500 | 1.500 - 1.500 |  |  | at most 1.2 | **no** |  |" in table
     assert "- Something to know." in table
+    assert "Not run on cpu: one_stage, group_norm" in table
+    assert "Not run on cuda: two_stage, one_stage" in table
 
 
 def test_works_that_cannot_run_say_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +167,17 @@ def test_a_missing_peer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert run(monkeypatch, tmp_path, Work("Without", without)) == 0
     report = json.loads((tmp_path / "cpu-two_stage.json").read_text())
     assert report["skipped"] == "needs torchcam; pip install '.[bench]'"
+
+
+def test_tiny_work_leaves_the_kept_figures_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "find_work", lambda _: Work("Fast", rows))
+    monkeypatch.setattr(command, "KEPT", tmp_path)
+    assert command.main(["two_stage", "--rounds", "1", "--tiny"]) == 0
+    assert not list(tmp_path.iterdir())
+    folder = Path(capsys.readouterr().out.rpartition("written to ")[2].strip())
+    assert (folder / "cpu-two_stage.json").exists()
 
 
 def test_unknown_work_is_refused(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -9,17 +9,19 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import requests
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Browser, Page, Route, expect
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from archives.__main__ import main
 from archives.serving.page import FOLDER
@@ -139,6 +141,16 @@ def off_the_outline(explanation: Explanation, shape: tuple[int, ...]) -> NDArray
     return seen
 
 
+def assert_rendered(person: Person, picture: Tensor, explanation: Explanation, most: int) -> None:
+    shown = person.drawn("#heat")
+    rendered = np.asarray(overlay(picture, explanation, labels=False), dtype=float)
+    assert shown.shape == rendered.shape
+    differences = np.abs(shown - rendered)[off_the_outline(explanation, shown.shape)]
+    assert differences.max() <= most
+    assert differences.mean() < 1
+    assert np.abs(shown - person.drawn("#base")).mean() > 5
+
+
 @pytest.mark.parametrize(
     ("fields", "request_", "orientation", "disk"),
     [
@@ -190,14 +202,7 @@ def test_boxes_and_heatmaps_are_the_endpoints(
         name = f"{explanation.category} {np.floor(explanation.score * 100) / 100:.2f}"
         heat = person.page.get_by_role("img", name=f"The heatmap of {name}")
         expect(heat).to_be_visible()
-        shown = person.drawn("#heat")
-        rendered = np.asarray(overlay(picture, explanation, labels=False), dtype=float)
-        assert shown.shape == rendered.shape
-        seen = off_the_outline(explanation, shown.shape)
-        differences = np.abs(shown - rendered)[seen]
-        assert differences.max() <= (6 if orientation == UPRIGHT else 16)
-        assert differences.mean() < 1
-        assert np.abs(shown - person.drawn("#base")).mean() > 5
+        assert_rendered(person, picture, explanation, 6 if orientation == UPRIGHT else 16)
     person.page.get_by_label("Heat", exact=True).fill("40")
     assert heat.evaluate("canvas => getComputedStyle(canvas).opacity") == "0.4"
     ours = (address, DISK.rpartition("/")[0], "data:,")
@@ -205,6 +210,45 @@ def test_boxes_and_heatmaps_are_the_endpoints(
     kept = person.page.evaluate("[document.documentElement.outerHTML, location.href]")
     kept += [json.dumps(person.page.context.storage_state()), *person.asked]
     assert not any(person.token in text for text in kept)
+
+
+# The page does not ask for it, but a model's defaults may.
+SUM_BOXES = """() => {
+    const own = request;
+    window.request = () => {
+        const form = own();
+        form.set("sum_boxes", "true");
+        return form;
+    };
+}"""
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["boxes", "without-boxes"])
+def test_boxes_together_have_their_heat_inside_each(
+    person: Person, address: str, demo: Explainer, old: bool
+) -> None:
+    """An old server's answer does not list the boxes: one box around all is all that is known."""
+
+    def without_boxes(route: Route) -> None:
+        answer = route.fetch()
+        body = answer.json()
+        del body["explanations"][0]["boxes"]
+        route.fulfill(response=answer, json=body)
+
+    if old:
+        person.page.route("**/explanations/**", without_boxes)
+    person.page.evaluate(SUM_BOXES)
+    person.connect(address)
+    person.choose(encoded(PICTURE))
+    person.explain(Method="gradcam", Heat_only_inside_the_box="on")
+    asked = ExplainRequest("gradcam", sum_boxes=True, normalize_in_box=True)
+    (expected,) = demo.explain([PICTURE], asked)[0]
+    boxes = torch.tensor(expected.boxes)
+    assert box_iou(boxes, boxes).triu(1).max() > 0.5
+    person.rows.first.hover()
+    heat = person.page.get_by_role("img", name=f"The heatmap of {len(boxes)} boxes together")
+    expect(heat).to_be_visible()
+    assert_rendered(person, PICTURE, replace(expected, boxes=()) if old else expected, 6)
 
 
 def test_a_wrong_token_is_said_beside_its_field(person: Person, address: str) -> None:

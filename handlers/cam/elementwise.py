@@ -23,5 +23,9 @@ def hirescam(gradient: MapGradient) -> Tensor:
 
 @METHODS.register("layercam")
 def layercam(gradient: MapGradient) -> Tensor:
-    """LayerCAM (Jiang et al. 2021): sum_k ReLU(g_k) A_k."""
+    """LayerCAM (Jiang et al. 2021): sum_k ReLU(g_k) A_k.
+
+    Where the paper fuses several layers it first scales the maps of shallow ones by
+    tanh(2 M / max M). A map of one layer is not scaled, and `fuse` takes the mean of such maps.
+    """
     return gradient.elementwise(lambda activation, g: (activation * g.relu()).sum(1))

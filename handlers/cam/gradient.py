@@ -36,7 +36,7 @@ def square_cells(top: Tensor, left: Tensor, side: int, height: int, width: int) 
 
 def over_cells(values: Tensor, reduced: Callable[..., Tensor]) -> Tensor:
     """torch.sum or torch.amax over the cells of [n, C, a, b]: [n, C]."""
-    if values.is_contiguous():
+    if values.is_contiguous() or values.is_contiguous(memory_format=torch.channels_last):
         return reduced(values, (-2, -1))
     # Rows that lie apart in memory, as of what was pooled: several times faster.
     return reduced(reduced(values, -2), -1)
@@ -149,13 +149,15 @@ class LocalGradient(MapGradient):
     """Gradients that are zero but for a square around each detection's own cell.
 
     activation: [C, h, w]; gradient: [N, C, s, s], zero off the map; top, left: int64 [N], the row
-    and column of the square's first cell, which may lie off the map.
+    and column of the square's first cell, which may lie off the map. squares: the activation there,
+    [N, C, s, s], where it has been cut out already.
     """
 
     activation: Tensor
     gradient: Tensor
     top: Tensor
     left: Tensor
+    squares: Tensor | None = None
 
     def windows(self) -> Iterator[Window]:
         channels, height, width = self.activation.shape
@@ -167,8 +169,12 @@ class LocalGradient(MapGradient):
         count = max(1, WINDOW_BUDGET // (channels * side * side))
         for index in torch.arange(len(self), device=self.gradient.device).split(count):
             cells = self._cells(index)
-            activation = gathered(self.activation, cells).unflatten(2, (side, side))
-            yield Window(index, activation, self.gradient[index], cells)
+            own = slice(int(index[0]), int(index[-1]) + 1)  # a view, where an index would copy
+            if self.squares is None:
+                activation = gathered(self.activation, cells).unflatten(2, (side, side))
+            else:
+                activation = self.squares[own]
+            yield Window(index, activation, self.gradient[own], cells)
 
     def dense(self, places: Tensor) -> Tensor:
         channels, height, width = self.activation.shape

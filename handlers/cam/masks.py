@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from handlers.cam.gradient import weighted_sum
+from handlers.cam.gradient import WINDOW_BUDGET, weighted_sum
 from handlers.cam.registry import METHODS, Evidence, looks_at
 from handlers.time_limit import on_time
 
@@ -27,7 +27,8 @@ class MaskedPictures(Protocol):
     masks: how many are asked for, None for what the method's paper has. seed: what they are drawn
     from. height, width: the picture on the network input, without padding, in pixels: the size of
     a mask. cell: maps have a cell for cell x cell of these pixels, and for what is left of them at
-    the right and at the bottom. batch: as many masks as it is worth to make at a time.
+    the right and at the bottom. batch: as many masks as it is worth to make next; it follows what
+    gets known of memory.
     """
 
     @property
@@ -72,16 +73,17 @@ def drise(evidence: MaskedPictures) -> Tensor:
     """
     number = evidence.masks or DRISE_MASKS
     generator = torch.Generator().manual_seed(evidence.seed)
-    total: Tensor | float = 0.0
+    total: Tensor | None = None
     for drawn in draws(number, CELLS * CELLS + 2, generator, evidence):
         grids = (drawn[:, :-2] < SHOWN).float().unflatten(1, (CELLS, CELLS))
         rows = _shifted(evidence.height, drawn[:, -2])
         columns = _shifted(evidence.width, drawn[:, -1])
         masks = smooth(grids, rows, columns)
-        total = total + exact_sum(evidence.similarities(masks), cell_means(masks, evidence.cell))
-    assert isinstance(total, Tensor)  # there is at least one mask
-    heat = total / (SHOWN * number)
-    return (heat - heat.amin((-2, -1), keepdim=True)).float()
+        means = cell_means(masks, evidence.cell)
+        total = add_exactly(total, evidence.similarities(masks), means)
+    assert total is not None  # there is at least one mask
+    total.div_(SHOWN * number)
+    return total.sub_(total.amin((-2, -1), keepdim=True)).float()
 
 
 def draws(
@@ -90,10 +92,15 @@ def draws(
     """Uniform random numbers 0 ... 1 for `number` masks: [B, each], a few masks at a time. Drawn
     mask by mask on the CPU, so that neither batch nor device changes them. Raises OutOfTimeError
     where a time limit does not allow for all of them."""
-    starts = range(0, number, evidence.batch)
-    runs = (range(start, min(start + evidence.batch, number)) for start in starts)
-    for own in on_time(runs, number):
+    for own in on_time(_runs(number, evidence), number):
         yield torch.rand(len(own), each, generator=generator).to(evidence.device)
+
+
+def _runs(number: int, evidence: MaskedPictures) -> Iterator[range]:
+    run = range(0)
+    while run.stop < number:
+        run = range(run.stop, min(run.stop + evidence.batch, number))
+        yield run
 
 
 def _shifted(side: int, shares: Tensor) -> Tensor:
@@ -123,6 +130,19 @@ def cell_means(masks: Tensor, cell: int) -> Tensor:
     return F.avg_pool2d(masks[:, None], cell, ceil_mode=True)[:, 0]
 
 
-def exact_sum(weights: Tensor, maps: Tensor) -> Tensor:
-    """sum_b weights [N, B] maps [B, h, w]: float64 [N, h, w], for sums of many."""
-    return weighted_sum(weights.double(), maps.double())
+def add_exactly(total: Tensor | None, weights: Tensor, maps: Tensor) -> Tensor:
+    """Adds sum_b weights [N, B] maps [B, h, w] to float64 [N, h, w], None for zeros: for sums of
+    many. In place and a few of the N at a time: of thousands of boxes there may be memory for one
+    such sum, and not for a second."""
+    weights, maps = weights.double(), maps.double()
+    if total is None:
+        total = maps.new_zeros(len(weights), *maps.shape[1:])
+    for rows in few_at_a_time(total):
+        total[rows].add_(weighted_sum(weights[rows], maps))
+    return total
+
+
+def few_at_a_time(maps: Tensor) -> Iterator[slice]:
+    """The rows of maps [N, h, w], as many at a time as WINDOW_BUDGET has room for, or one."""
+    count = max(1, WINDOW_BUDGET // max(1, maps[0].numel())) if len(maps) else 1
+    return (slice(start, start + count) for start in range(0, len(maps), count))

@@ -1,8 +1,11 @@
 """Methods that take the first principal component of a map (Muhammad and Yeasin 2020).
 
-Channels are the variables, cells the observations, centred. The sign of a principal component is
-arbitrary: it is chosen so that the map correlates with what it was computed from, summed over
-channels.
+Channels are the variables, cells the observations, centred. The paper projects A on the first right
+singular vector of A, calls that the first principal component and says nothing of centring; only of
+centred values is it one. They are centred here, as by pytorch-grad-cam: otherwise the map is much
+like the mean of what is there, instead of where cells differ most. The sign of a principal
+component is arbitrary: it is chosen so that the map correlates with what it was computed from,
+summed over channels.
 """
 
 from __future__ import annotations

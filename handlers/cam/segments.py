@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from handlers.cam.masks import MaskedPictures, cell_means, draws, exact_sum, smooth
+from handlers.cam.masks import MaskedPictures, add_exactly, cell_means, draws, few_at_a_time, smooth
 from handlers.cam.registry import METHODS, Evidence, looks_at
 from handlers.cam.superpixels import slic
 from handlers.time_limit import each_alike
@@ -39,26 +40,47 @@ def dclose(evidence: MaskedPictures) -> Tensor:
     A scale at which the map is the same everywhere (nothing was found, or there are fewer masks
     than scales) would wipe out all others and is left out. Where no mask shows anything S is 0.
     """
+    return fused(_finest_first(evidence))
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """labels: of its segments, [a, b]. number: of its masks. state: the generator's before them."""
+
+    labels: Tensor
+    number: int
+    state: Tensor
+
+    @property
+    def segments(self) -> int:
+        return int(self.labels.max()) + 1
+
+
+def _finest_first(evidence: MaskedPictures) -> Iterator[Tensor]:
+    """The map of each scale, finest first, as they are fused, so that no two wait for each other;
+    what their masks are drawn from is that of the coarsest first."""
     number = evidence.masks or DCLOSE_MASKS
     generator = torch.Generator().manual_seed(evidence.seed)
     picture = evidence.picture()
-    maps: list[Tensor] = []
-    for place, segments in each_alike(enumerate(SCALES), len(SCALES)):
+    scales: list[_Scale] = []
+    for place, segments in enumerate(SCALES):
         first, after = (number * each // len(SCALES) for each in (place, place + 1))
         if after > first:
-            labels = slic(picture, segments)
-            maps.append(_scale(evidence, labels, after - first, generator))
-    return fused(maps)
+            scale = _Scale(slic(picture, segments), after - first, generator.get_state())
+            scales.append(scale)
+            for _ in range(scale.number):
+                torch.rand(scale.segments + 2, generator=generator)
+    for scale in each_alike(reversed(scales), len(scales)):
+        generator.set_state(scale.state)
+        yield _map_of(evidence, scale, generator)
 
 
-def _scale(
-    evidence: MaskedPictures, labels: Tensor, number: int, generator: torch.Generator
-) -> Tensor:
-    """The map [N, h, w] of one scale, whose segments have labels [a, b]."""
-    segments = int(labels.max()) + 1
-    labels = labels.to(evidence.device)
-    total, density = torch.zeros(()), torch.zeros(())
-    for drawn in draws(number, segments + 2, generator, evidence):
+def _map_of(evidence: MaskedPictures, scale: _Scale, generator: torch.Generator) -> Tensor:
+    """The map [N, h, w] of one scale."""
+    labels = scale.labels.to(evidence.device)
+    total: Tensor | None = None
+    density = torch.zeros((), dtype=torch.float64, device=evidence.device)
+    for drawn in draws(scale.number, scale.segments + 2, generator, evidence):
         masks = segment_masks(
             labels,
             (drawn[:, :-2] < SHOWN).float(),
@@ -66,9 +88,10 @@ def _scale(
             _cut(evidence.width, labels.shape[1], drawn[:, -1]),
         )
         means = cell_means(masks, evidence.cell)
-        found = exact_sum(evidence.similarities(masks), means)
-        total, density = total.to(found) + found, density.to(found) + means.double().sum(0)
-    return torch.where(density > 0, total / density, 0.0)
+        total = add_exactly(total, evidence.similarities(masks), means)
+        density = density + means.double().sum(0)
+    assert total is not None  # a scale has at least one mask
+    return total.div_(density).masked_fill_(density <= 0, 0.0)
 
 
 def _cut(side: int, cells: int, shares: Tensor) -> Tensor:
@@ -98,13 +121,22 @@ def _span(places: Tensor, cells: int) -> tuple[Tensor, int]:
     return places[:, 0].floor().long().clamp(0, cells - length), length
 
 
-def fused(maps: Sequence[Tensor]) -> Tensor:
-    """The maps [N, h, w] of all scales, coarsest first, as one: float32 [N, h, w]."""
-    heat = torch.zeros_like(maps[0])
-    for scale in reversed(maps):
-        least, most = scale.amin((-2, -1), keepdim=True), scale.amax((-2, -1), keepdim=True)
-        own = (scale - least) / torch.where(most > least, most - least, 1.0)
-        nothing_yet = heat.amax((-2, -1), keepdim=True) == 0
-        cascaded = torch.where(nothing_yet, own, (heat + own) * own)
-        heat = torch.where(most > least, cascaded, heat)
+def fused(maps: Iterable[Tensor]) -> Tensor:
+    """The maps [N, h, w] of all scales, at least one and finest first, as one: float32."""
+    heat: Tensor | None = None
+    for scale in maps:
+        heat = torch.zeros_like(scale) if heat is None else heat
+        for rows in few_at_a_time(scale):
+            heat[rows] = _cascaded(heat[rows], scale[rows])
+        del scale  # or it would live while the next is made
+    assert heat is not None
     return heat.float()
+
+
+def _cascaded(heat: Tensor, scale: Tensor) -> Tensor:
+    """What was fused so far with the map of the next coarser scale."""
+    least, most = scale.amin((-2, -1), keepdim=True), scale.amax((-2, -1), keepdim=True)
+    own = (scale - least) / torch.where(most > least, most - least, 1.0)
+    nothing_yet = heat.amax((-2, -1), keepdim=True) == 0
+    cascaded = torch.where(nothing_yet, own, (heat + own) * own)
+    return torch.where(most > least, cascaded, heat)

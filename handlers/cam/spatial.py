@@ -22,6 +22,10 @@ def ssgradcam(gradient: MapGradient) -> Tensor:
     """SSGrad-CAM (Yamauchi and Ishikawa, ICIP 2022): sum_k mean(g_k) A_k S_k with the space map
     S_k = |g_k| / max |g_k|, each channel's own. A channel without a gradient weighs nothing.
 
+    "Grad-CAM's map times the space map", as it is put where it is summed up, reads as one S times
+    the finished sum. Chosen is S_k inside it, as code after the authors' equations has it: |g_k| is
+    one channel's, which so counts where it acts itself and not where another does.
+
     The paper multiplies maps of a whole network's last layer and says neither which level of a
     pyramid is meant nor what a maximum of zero gives: here it is the level that was asked for, and
     nothing. It normalises the result for display; here that is left to whoever draws it.

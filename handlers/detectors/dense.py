@@ -23,6 +23,7 @@ from handlers.detectors.base import (
     Raw,
 )
 from handlers.detectors.selection import SuppressingDetector
+from handlers.targets.lazy import LazyOutputs
 from handlers.targets.registry import Outputs
 
 # What a head gives, by name: [B, R, *] for all anchors of a map (rows of cells, a cell's anchors
@@ -126,12 +127,15 @@ class DenseDetector(SuppressingDetector):
 
         def read(heads: Heads, places: Tensor, where: tuple[Tensor, Tensor, Tensor]) -> Outputs:
             own = {name: each[(*where, which[places])] for name, each in heads.items()}
-            boxes = self.decode(own["regression"], anchors[places], level[places])
-            return Outputs(
+
+            def boxes() -> Tensor:
+                decoded = self.decode(own["regression"], anchors[places], level[places])
+                return self.clip(decoded, found.features.inputs)
+
+            return LazyOutputs(
+                {"scores": lambda: self.probability(own, labels[places]), "boxes": boxes},
                 labels=labels[places],
                 logits=own["logits"],
-                scores=self.probability(own, labels[places]),
-                boxes=self.clip(boxes, found.features.inputs),
                 **{name: own[name][:, 0] for name in self.extra_outputs},
             )
 

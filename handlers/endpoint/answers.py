@@ -60,7 +60,9 @@ class ExplanationAnswer:
     geometry: places the heatmap's grid on the picture.
     outcome: "reported", or why a candidate was not. suppressed_by: the index of the box that did.
     together: the indices of all boxes that this explanation is of, where there are several.
-    in_box: the request asked to show the heatmap inside its box alone.
+    in_box: the request asked to show the heatmap inside its box alone: with `boxes` inside each of
+        them, where they overlap the larger value.
+    boxes: x1, y1, x2, y2 of each of `together`; empty where the explanation is of one box.
     """
 
     index: int
@@ -78,12 +80,13 @@ class ExplanationAnswer:
     suppressed_by: int | None
     together: tuple[int, ...]
     in_box: bool
+    boxes: tuple[tuple[float, float, float, float], ...]
 
     @classmethod
     def of(cls, explanation: Explanation) -> ExplanationAnswer:
         """With its heatmap."""
         names = ("index", "box", "label", "category", "score", "method", "target", "layer", "level")
-        rest = ("geometry", "outcome", "suppressed_by", "together", "in_box")
+        rest = ("geometry", "outcome", "suppressed_by", "together", "in_box", "boxes")
         values = {name: getattr(explanation, name) for name in (*names, *rest)}
         return cls(heatmap=HeatmapAnswer.of(explanation.heatmap), **values)
 

@@ -148,9 +148,15 @@ def explanations_npz(explanations: Sequence[Explanation], kept: int) -> bytes:
 
     boxes [N, 4], labels [N], scores [N], indices [N], layers [N], outcomes [N] (text), in_box [N]
     (whether to show it inside its box alone), geometries [N] (JSON text), omitted_heatmaps [].
+    boxes_0, boxes_1, ... [M, 4]: of those that are of several boxes together, each of these.
     """
     arrays: dict[str, Any] = {
         f"heatmap_{place}": each.heatmap.numpy() for place, each in enumerate(explanations[:kept])
+    }
+    arrays |= {
+        f"boxes_{place}": np.array(each.boxes, np.float32)
+        for place, each in enumerate(explanations)
+        if each.boxes
     }
     buffer = io.BytesIO()
     np.savez_compressed(

@@ -131,6 +131,7 @@ def _from_windows(question: Question, part: Cells, level: int, shown: Shown) -> 
     for own in in_chunks(len(places), len(maps[0]) * side * side * 4):
         row, column = part.row[places[own]], part.column[places[own]]
         windows, mask = cut_windows(maps, reach, row, column)
+        windows = windows.contiguous()  # other people's heads may have views that need it
         centre = torch.full_like(row, reach)
         where = (torch.arange(len(own), device=row.device), centre, centre)
         seen: list[Outputs] = []

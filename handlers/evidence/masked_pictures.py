@@ -5,6 +5,7 @@ All boxes of a picture share the masked runs, which go in batches that fit memor
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -18,22 +19,45 @@ from handlers.detectors.base import Found, Raw
 from handlers.detectors.classifier import ClassifierDetector
 from handlers.evidence.scene import Piece, Question, Where
 from handlers.images import Geometry
-from handlers.memory import Batches
+from handlers.memory import Batches, fitting
 from handlers.schema import ExplainRequest
 
 # A map's cell is at most so many pixels of the network input, and the shorter side has at least so
 # many cells, two for each of a mask.
 LARGEST_CELL = 8
 LEAST_CELLS = 32
-# As many masked pictures run at a time, if they fit.
+# As many masked pictures run at a time where nobody says, if they fit.
 BATCH = {"cpu": 4, "cuda": 32}
+# Bytes that an explanation takes for each cell of its map: two float64 sums, the finished map, and
+# those of the boxes before it. Maps of so many bytes together are not parted, whatever is free.
+BYTES_A_CELL = 40
+FEW_BYTES = 2**27
 
 
 def groups(question: Question, where: Where, request: ExplainRequest) -> Iterator[list[Piece]]:
-    """One piece: all explanations on one grid over the picture."""
-    evidence = DetectorOnMasks(question, request)
+    """One piece: all explanations on one grid over the picture. Where their maps do not fit memory
+    together several, one after the other, each with a part of the boxes and runs of its own."""
     number = 1 if question.joint else len(question.chosen)
-    yield [Piece(torch.arange(number), [evidence], [evidence.geometry] * number)]
+    start, told = 0, False
+    while start < number:
+        evidence = DetectorOnMasks(question, request)
+        left = number - start
+        each = BYTES_A_CELL * evidence.cells
+        most, why = fitting(evidence.device, left, each, max(1, FEW_BYTES // each))
+        if why and not told:
+            told = True
+            name = "candidates" if request.candidates else "max_detections"
+            warnings.warn(
+                f"{name}: the maps of {number} boxes at a time do not fit memory: {why}; taking"
+                f" {most}, and the masked pictures again for those that are left",
+                stacklevel=2,
+            )
+        if most < number:
+            part = replace(question, chosen=question.chosen[start : start + most])
+            evidence = DetectorOnMasks(part, request)
+        places = torch.arange(start, start + most)
+        yield [Piece(places, [evidence], [evidence.geometry] * most)]
+        start += most
 
 
 class DetectorOnMasks:
@@ -49,13 +73,30 @@ class DetectorOnMasks:
         self.scene, self.chosen, self.joint = question.scene, question.chosen, question.joint
         self.masks, self.seed = request.masks, request.seed
         self.device = self.scene.pixels.device
-        self.batch = BATCH.get(self.device.type, 1)
         left, top, right, bottom = self._inside
         self.height, self.width = bottom - top, right - left
         self.cell = max(1, min(LARGEST_CELL, min(self.height, self.width) // LEAST_CELLS))
-        self._batches = Batches(self.device, self.batch, name=None)
+        asked = self.scene.batch_size
+        number = asked or BATCH.get(self.device.type, 1)
+        name = "batch_size" if asked else None
+        self._batches = Batches(self.device, number, self.scene.footprint, name)
         # Written over for each batch: fresh memory costs more than what is written.
         self._canvas = self._black[:0]
+
+    @property
+    def batch(self) -> int:
+        """As many masks as it is worth to make at a time: no more than run together."""
+        return self._batches.next(self._pixels)
+
+    @property
+    def _pixels(self) -> int:
+        """Of the network input, padding and all: what one masked picture's memory goes by."""
+        return self.scene.pixels.shape[-2] * self.scene.pixels.shape[-1]
+
+    @property
+    def cells(self) -> int:
+        """Of a map."""
+        return -(-self.height // self.cell) * -(-self.width // self.cell)
 
     @cached_property
     def _inside(self) -> tuple[int, int, int, int]:
@@ -114,8 +155,7 @@ class DetectorOnMasks:
         detector has one in its scores (YOLO-like); the paper leaves it out for the others. A
         classifier draws no boxes: there it is RISE's, the score of the category.
         """
-        pixels = masks.shape[-2] * masks.shape[-1]
-        return torch.stack([*self._batches.run(self._of_batch, masks, pixels)], 1)
+        return torch.stack([*self._batches.run(self._of_batch, masks, self._pixels)], 1)
 
     def _of_batch(self, masks: Tensor) -> list[Tensor]:
         if len(self._canvas) < len(masks):

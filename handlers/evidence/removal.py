@@ -103,6 +103,7 @@ def of_cells(
 def _of_windows(part: Cells, maps: Tensor, level: int, places: Tensor, at: Call | None) -> Removal:
     reach, number = part.reach(level) or 0, len(places)
     windows, inside = cut_windows(maps, reach, part.row[places], part.column[places])
+    windows = windows.contiguous()  # other people's heads may have views that need it
 
     def rows(channels: Tensor) -> Outputs:
         several = len(channels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from handlers.cam.gradient import WINDOW_BUDGET
 from handlers.detectors.base import AllParts, Detector, Entries, Found, Part, RoIs
 from handlers.images import Geometry
+from handlers.memory import Footprint
 from handlers.network import Network, with_pixels
 from handlers.tap import Layer, Tap, check_gradient
 from handlers.targets.registry import Outputs
@@ -46,10 +47,16 @@ class Where:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture as its detector saw it."""
+    """One picture as its detector saw it.
+
+    batch_size: how many changed pictures a caller wants to run at a time, None for what suits.
+    footprint: what one of them takes.
+    """
 
     network: Network
     found: Found
+    batch_size: int | None = None
+    footprint: Footprint = field(default_factory=Footprint)
 
     @property
     def detector(self) -> Detector:

@@ -303,9 +303,10 @@ def _on_windows(
                 torch.zeros_like(leaf) if each is None else each * mask
                 for (each,) in _gradients(scalars, [leaf])
             ]
+        squares, corner = leaf.detach(), (row - radius, column - radius)
         yield Piece(
             own_places,
-            [LocalGradient(maps[0], each, row - radius, column - radius) for each in found],
+            [LocalGradient(maps[0], each, *corner, squares) for each in found],
             [question.scene.grid(maps)] * len(own),
         )
 
@@ -316,21 +317,27 @@ def _shrunk(tower: Tower, windows: Tensor, mask: Tensor, radius: int) -> Tensor:
     are so already."""
     margin = radius - tower.radius - tower.last_radius
     windows, mask = _cropped(windows, margin), _cropped(mask, margin)
-    if tower.radius > 1:  # convolutions are faster on it, and copying it costs less than they do
-        windows = windows.contiguous(memory_format=torch.channels_last)
-    windows, zeroed = windows.clone(), True  # the first module may work in place
+    # A copy: the first module may work in place. Convolutions are faster on it in this order.
+    windows, zeroed = windows.clone(memory_format=torch.channels_last), True
     for module in tower.modules:
         wide = reach([module]) or 0
         if not wide:
             windows, zeroed = module(windows), False
             continue
         assert isinstance(module, nn.Conv2d)  # the only one with a reach
-        windows = F.conv2d(
-            windows if zeroed else windows * mask,
-            *(module.weight, module.bias, 1, 0, module.dilation, module.groups),
-        )
+        windows = _convolved(module, windows if zeroed else windows * mask)
         mask, zeroed = _cropped(mask, wide), False
     return windows if zeroed else windows * mask
+
+
+def _convolved(module: nn.Conv2d, windows: Tensor) -> Tensor:
+    """The module on windows [n, C, s, s] without padding."""
+    weight, bias = module.weight, module.bias
+    if weight.shape == (module.groups, 1, *windows.shape[-2:]) and len(weight) == windows.shape[1]:
+        # Each channel by itself on one place: a sum of products, several times faster.
+        values = (windows * weight[:, 0]).sum((2, 3), keepdim=True)
+        return values if bias is None else values + bias[:, None, None]
+    return F.conv2d(windows, weight, bias, 1, 0, module.dilation, module.groups)
 
 
 def _on_whole_map(

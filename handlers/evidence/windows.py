@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from handlers.cam.gradient import gathered, square_cells
+from handlers.cam.gradient import square_cells
 
 
 def window_cells(
@@ -23,11 +23,14 @@ def window_cells(
 
 def cut_windows(maps: Tensor, reach: int, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
     """Of a map [1, C, h, w] the cells up to `reach` around those of int64 rows and columns [n]:
-    [n, C, s, s], zero off the map; and [n, 1, s, s], one on the map and zero off it."""
+    [n, C, s, s], zero off the map, in the order of channels_last; and [n, 1, s, s], one on the map
+    and zero off it."""
     cells, inside = window_cells(row, column, reach, *maps.shape[-2:])
-    windows = gathered(maps[0], cells.flatten(1)).unflatten(2, cells.shape[1:])
-    inside = inside[:, None]
-    return windows.contiguous().masked_fill_(~inside, 0), inside.to(maps.dtype)
+    on_map = inside[..., None].to(maps.dtype)
+    # A cell's channels side by side: whole rows are copied, several times faster than one by one.
+    rows = maps[0].flatten(1).T.contiguous()
+    windows = rows.index_select(0, cells.flatten()).view(*cells.shape, -1) * on_map
+    return windows.permute(0, 3, 1, 2), on_map.permute(0, 3, 1, 2)
 
 
 def spread_windows(windows: Tensor, row: Tensor, column: Tensor, height: int, width: int) -> Tensor:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ShortcutsOptions:
-    """archive, public_keys, inputs, output, batch_size: as for JobOptions.
+    """archive, public_keys, inputs, output: as for JobOptions. batch_size: pictures in one pass
+        through the detector.
 
     score_threshold: detections scoring more than this are asked, 0 ... 1.
     per_picture: at most so many of one picture, drawn at random by `seed`.

@@ -13,6 +13,7 @@ from handlers.picture import reads_whole_picture
 from handlers.schema import ExplainRequest, Explanation, RequestError
 from handlers.tap import undisturbed
 from jobs.boxes.categories import category_of
+from jobs.options import BATCH_SIZE, at_a_time
 from jobs.truth.objects import Objects
 
 if TYPE_CHECKING:
@@ -35,13 +36,18 @@ class Wanted:
     """What is explained.
 
     request: resolved and checked, of one layer. labels: the network's, by the truth's categories.
-    classes: as BoxesOptions. batch_size: pictures in one pass.
+    classes, batch_size: as BoxesOptions.
     """
 
     request: ExplainRequest
     labels: Mapping[str, Sequence[int]]
     classes: str
-    batch_size: int
+    batch_size: int | None
+
+    @property
+    def at_once(self) -> int:
+        """Pictures in one pass of the detector."""
+        return self.batch_size or BATCH_SIZE
 
 
 def is_classifier(explainer: Explainer) -> bool:
@@ -75,7 +81,7 @@ def named_maps(
     categories = category_of(wanted.labels)
     return [
         [NamedMap(categories[each.label], each) for each in found if each.label in categories]
-        for found in explainer.explain(pictures, wanted.request, wanted.batch_size)
+        for found in explainer.explain(pictures, wanted.request, **at_a_time(wanted.batch_size))
     ]
 
 
@@ -87,7 +93,7 @@ def _of_classes(
     with undisturbed(explainer.detector.model):
         prepared = [explainer.prepare(picture) for picture in pictures]
         # One pass serves all categories of a picture.
-        for place, found in explainer.found(prepared, wanted.batch_size):
+        for place, found in explainer.found(prepared, **at_a_time(wanted.batch_size)):
             ranked = found.kept.entries.labels.tolist()
             for category, label in _classes(wanted, ranked, truth[place]):
                 name = explainer.categories[label]
@@ -98,11 +104,8 @@ def _of_classes(
                     score_threshold=0.0,
                     max_detections=explainer.categories.count(name),
                 )
-                maps[place] += [
-                    NamedMap(category, each)
-                    for each in explainer.explain_found(found, request)
-                    if each.label == label
-                ]
+                several = explainer.explain_found(found, request)
+                maps[place] += [NamedMap(category, each) for each in several if each.label == label]
     return maps
 
 

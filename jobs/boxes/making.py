@@ -181,7 +181,7 @@ class _Maker:
         needed = [entry for entry in known if self._has_maps(objects[entry.key])]
         done = {entry.key: Done([], {}) for entry in known}
         names: dict[str, tuple[str, ...]] = {entry.key: () for entry in known}
-        loaded = load_ahead(self.source, needed, pools.transfer, self.wanted.batch_size)
+        loaded = load_ahead(self.source, needed, pools.transfer, self.wanted.at_once)
         for each in self._explained(loaded, objects):
             if isinstance(each, Failure):
                 failures.append(each)
@@ -214,7 +214,7 @@ class _Maker:
     def _explained(
         self, loaded: Iterator[Picture | Failure], objects: Mapping[str, Objects]
     ) -> Iterator[tuple[Picture, list[NamedMap]] | Failure]:
-        while batch := list(islice(loaded, self.wanted.batch_size)):
+        while batch := list(islice(loaded, self.wanted.at_once)):
             pictures = [each for each in batch if isinstance(each, Picture)]
             yield from (each for each in batch if isinstance(each, Failure))
             try:

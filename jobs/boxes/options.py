@@ -67,7 +67,7 @@ class BoxesOptions(BoxStep):
     tune_split: str | None = None
     score_split: str | None = None
     request: Mapping[str, Any] = field(default_factory=dict)
-    batch_size: int = 8
+    batch_size: int | None = None
     device: str = "cpu"
     precision: str = "fp32"
     registry: str | None = None

@@ -116,7 +116,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         type=argument_types.count,
         help="of a detector: explain at most this many boxes of a picture",
     )
-    group.add_argument("--batch-size", type=argument_types.count, help="(default 8)")
+    group.add_argument("--batch-size", type=argument_types.count, help="as for explain")
     add_machine(parser)
 
 

@@ -21,7 +21,7 @@ from jobs.commands.shared_arguments import (
     add_public_key,
     request_of,
 )
-from jobs.options import ENGINES, OVERLAYS, JobOptions, PreviewOptions
+from jobs.options import BATCH_SIZE, ENGINES, OVERLAYS, JobOptions, PreviewOptions
 
 # Where the rest of the settings comes from, and another command: not settings themselves.
 NO_SETTINGS = ("help", "config", "preview_model")
@@ -80,7 +80,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--batch-size",
         type=argument_types.count,
-        help=f"pictures in one pass of the detector (default {JobOptions.batch_size})",
+        help=f"pictures in one pass of the detector (default {BATCH_SIZE}), and masked pictures for"
+        " drise and dclose (default 4, with --device cuda 32); fewer where they do not fit memory",
     )
     parser.add_argument(
         "--shard-size",

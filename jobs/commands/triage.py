@@ -45,12 +45,15 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, kind, text in (
         ("shifts", _shifts, "copies of a picture, moved by a few pixels, to look at; 0 to 8"),
         ("most", argument_types.count, "pictures to look at again, and findings of a kind to list"),
-        ("batch-size", argument_types.count, "pictures in one pass of the detector"),
+        ("batch-size", argument_types.count, "as for explain"),
         ("seed", argument_types.seed, "of what is drawn at random"),
     ):
         default = getattr(TriageOptions, name.replace("-", "_"))
         parser.add_argument(
-            f"--{name}", type=kind, default=default, help=f"{text} (default %(default)s)"
+            f"--{name}",
+            type=kind,
+            default=default,
+            help=text if default is None else f"{text} (default %(default)s)",
         )
     add_machine(parser)
 

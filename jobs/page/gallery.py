@@ -161,7 +161,9 @@ def _write_picture(
     maps = []
     for row in picture.rows:
         geometry = json.dumps(json.loads(row["geometry"]), sort_keys=True)
-        maps.append(_map(picture.explanation(row)) | {"geometry": geometries.of(geometry)})
+        explanation = picture.explanation(row)
+        own = {"geometry": geometries.of(geometry), "boxes": explanation.boxes}
+        maps.append(_map(explanation) | own)
     data = {
         "jpeg": None if image is None else _text(encode_jpeg(image, QUALITY)),
         "size": None if image is None else image.size,

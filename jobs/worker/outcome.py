@@ -74,6 +74,8 @@ def _row(picture: Picture, explanation: Explanation) -> dict[str, Any]:
         "outcome": explanation.outcome,
         "suppressed_by": explanation.suppressed_by,
         "together": list(explanation.together),
+        # The handlers of an older archive do not tell.
+        "boxes": [list(box) for box in getattr(explanation, "boxes", ())],
         "map_height": heatmap.shape[0],
         "map_width": heatmap.shape[1],
         "map_max": float(heatmap.max()),

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def serve(
     explainer: Explainer,
     request: ExplainRequest,
-    batch_size: int,
+    batch_size: int | None,
     lines: SimpleQueue[bytes],
     events: int,
 ) -> int:

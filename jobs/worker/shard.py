@@ -20,6 +20,7 @@ from archives.stores.store import Store
 from handlers.schema import RequestError
 from jobs.errors import DeviceLostError
 from jobs.inputs.plan import Plan
+from jobs.options import BATCH_SIZE, at_a_time
 from jobs.worker.clock import Clock
 from jobs.worker.commit import commit, folder
 from jobs.worker.loading import Loaded, Loader, Shard, Source
@@ -48,18 +49,23 @@ Waiting: TypeAlias = Callable[[], AbstractContextManager[None]]
 class Task:
     """What shards are done with and where they go.
 
-    overlays: "none", "all" or "each". may_write: raises ConflictError where another run has taken
-    over. tell: takes events, from any thread.
+    batch_size: as for JobOptions. overlays: "none", "all" or "each". may_write: raises
+    ConflictError where another run has taken over. tell: takes events, from any thread.
     """
 
     explainer: Explainer
     request: ExplainRequest
     source: Store
     output: Store
-    batch_size: int
+    batch_size: int | None
     overlays: str
     tell: Tell
     may_write: Callable[[], None] = lambda: None
+
+    @property
+    def at_once(self) -> int:
+        """Pictures in one pass of the detector."""
+        return self.batch_size or BATCH_SIZE
 
     def watch(self, number: int, place: int) -> Watch:
         """Tells when the picture is in hand and when no longer."""
@@ -83,7 +89,7 @@ def explain_shards(orders: Iterable[ShardOrder], plan: Plan, task: Task, pools: 
     """
     clock = Clock()
     commits: deque[Future[None]] = deque()
-    source = Source(plan, task.source, pools.transfer, task.batch_size, task.watch)
+    source = Source(plan, task.source, pools.transfer, task.at_once, task.watch)
     with Loader(orders, source) as loader:
         for shard in loader.shards(clock):
             _settle(commits, 0 if shard.order.alone else SHARDS_IN_COMMIT - 1, clock)
@@ -130,7 +136,7 @@ def _explain_shard(shard: Shard, task: Task, pools: Pools, clock: Clock) -> Futu
         failures = sum(isinstance(each, Failure) for each in new.values())
         task.tell(clock.advanced(len(new), failures))
 
-    for window in windows(shard.pictures, BATCHES_AT_ONCE * task.batch_size):
+    for window in windows(shard.pictures, BATCHES_AT_ONCE * task.at_once):
         begin(window)
         collect(left=len(window))  # all but this window, which is finished beside the next
     for place in shard.order.alone:
@@ -211,7 +217,7 @@ def _call(
         for place, _ in pictures:
             watched.enter_context(task.watch(number, place)("explain"))
         pixels = [picture.pixels for _, picture in pictures]
-        return task.explainer.explain(pixels, task.request, batch_size=task.batch_size)
+        return task.explainer.explain(pixels, task.request, **at_a_time(task.batch_size))
 
 
 def _finish(number: int, place: int, result: Result, task: Task, pools: Pools) -> Finishing:

@@ -25,9 +25,12 @@ from tests.benchmarks.harness import (
     Work,
     added_seconds,
     alternate,
+    difference,
+    equal,
     middle,
     spread,
 )
+from tests.benchmarks.peers import before_stretching
 from tests.benchmarks.trained import BCCD, BCCD_CATEGORIES, bccd_detector, bccd_pictures
 
 ARCHITECTURE = "fasterrcnn_resnet50_fpn"
@@ -36,6 +39,13 @@ CHANNELS = 256
 # The peer takes every channel of every level; its ratio names a share of them from the top and as
 # many from the bottom. It is timed at two, and the difference is what its channels cost.
 FEW, MORE = 2, 6  # channels from each end
+# Ours with the same semantics.
+TUTORIAL = {
+    "method": "ablationcam",
+    "ablation": "tutorial",
+    "layer": "pyramid",
+    "target": "box_score",
+}
 BATCH = 4  # channels that the peer removes in one batch of pictures
 
 
@@ -148,16 +158,30 @@ def _correlations(settings: Settings) -> Iterator[Row]:
     levels = explainer.detector.level_names()
     share = 2.5 / (len(levels) * CHANNELS) if settings.tiny else 1.0
     removed = "a few" if settings.tiny else "all"
-    ranks, products = [], []
+    ranks, products, differences = [], [], []
     for picture in bccd_pictures(settings)[:2]:
         target = _peer_target(explainer, picture, 0.5, BOXES)
         with _peer_cam(model, share, levels) as cam:
+            native = before_stretching(cam)
             theirs = _quietly(cam, picture[None].to(settings.device) / 255, target)
+        request = ExplainRequest.from_fields(
+            {**TUTORIAL, "channels": share, "score_threshold": 0.5}
+        )
+        ((as_theirs,),) = explainer.explain([picture], request)
+        differences.append(difference(as_theirs.heatmap, native[0][0].clamp(min=0)))
         request = ExplainRequest(method="ablationcam", target="probability", score_threshold=0.5)
         explained = explainer.explain([picture], request)[0]
         ours = torch.stack([each.on_picture() for each in explained]).sum(0).numpy()
         ranks.append(float(spearmanr(ours.ravel(), theirs.ravel()).statistic))
         products.append(float(np.corrcoef(ours.ravel(), theirs.ravel())[0, 1]))
+    yield Row(
+        case=f"{BCCD}, trained on BCCD, {len(levels)} levels, {len(differences)} pictures",
+        measure="largest difference of the tutorial's maps, of the largest value",
+        value=middle(differences),
+        spread=spread(differences),
+        same=equal(max(differences)),
+        note=f"Ours with `--ablation tutorial`, by {removed} of the channels, as the peer's.",
+    )
     for measure, values in (("Spearman's rank", ranks), ("Pearson's", products)):
         yield Row(
             case=f"{BCCD}, trained on BCCD, {len(levels)} levels, {len(values)} pictures",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from tests.benchmarks.harness import (
     alternate,
     middle,
     ratios,
+    same_boxes,
     spread,
 )
 
@@ -105,6 +106,9 @@ class AddedCost:
             measure="our detect over stock detect",
             value=middle(alone),
             spread=spread(alone),
+            same=same_boxes(
+                self.subject.explainer.detect([self.subject.picture])[0], self.subject.detect()[0]
+            ),
             figures={"rounds": len(alone)},
         )
         for case in self._cases:
@@ -150,4 +154,14 @@ def gradient_methods(
     for method in method_names(settings):
         request = ExplainRequest(method=method, score_threshold=0.0)
         cost.run(request, f"{name}, {method}, {{}} boxes".format, goal)
+    plain = replace(subject.explainer.defaults, score_threshold=0.0)
+    cost.run(plain, f"{name}, what it does by itself ({_changed(plain)}), {{}} boxes".format, goal)
     yield from cost.rows()
+
+
+def _changed(request: ExplainRequest) -> str:
+    """The method, and what else is not as in a plain request."""
+    plain = ExplainRequest(request.method, score_threshold=request.score_threshold)
+    names = [each.name for each in fields(request)]
+    own = [name for name in names if getattr(request, name) != getattr(plain, name)]
+    return ", ".join([request.method, *(f"{name} {getattr(request, name)}" for name in own)])

@@ -1,4 +1,4 @@
-"""Grad-CAM of classifiers, batches of 32, against pytorch-grad-cam and torchcam."""
+"""Grad-CAM of classifiers, batches of 32, against pytorch-grad-cam, torchcam and Captum."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +25,7 @@ from tests.benchmarks.harness import (
     ratios,
     spread,
 )
+from tests.benchmarks.peers import before_stretching
 from tests.conftest import calibrated, random_picture
 
 # Those that the README of Grad-CAM.pytorch shows.
@@ -96,10 +96,11 @@ def _of_network(name: str, settings: Settings) -> Iterator[Row]:
     native: dict[str, Tensor] = {}
     grad_cam = _pytorch_grad_cam(model, layer, prepared, native)
     sides["pytorch_grad_cam"] = grad_cam
-    try:
-        sides["torchcam"] = _torchcam(model, layer, prepared, native)
-    except ModuleNotFoundError:
-        print("  without torchcam; pip install '.[bench]'")
+    for peer, make in (("torchcam", _torchcam), ("captum", _captum)):
+        try:
+            sides[peer] = make(model, layer, prepared, native)
+        except ModuleNotFoundError:
+            print(f"  without {peer}; pip install '.[bench]'")
     seconds = alternate(settings, **sides)
     for side in [each for each in sides if each != "ours"]:
         differences = [
@@ -120,8 +121,8 @@ def _of_network(name: str, settings: Settings) -> Iterator[Row]:
             note=(
                 "Both sides prepare the same uint8 pictures, by the same transform, and explain the"
                 " best class at the same layer. pytorch-grad-cam gives maps of the network input's"
-                " size, so ours are enlarged to the picture's; torchcam's stay as small as they"
-                " are."
+                " size, so ours are enlarged to the picture's; torchcam's and Captum's stay as"
+                " small as they are. Captum is told the class, which a run of its own finds."
             ),
         )
 
@@ -142,17 +143,13 @@ def _pytorch_grad_cam(
 ) -> Callable[[], None]:
     from pytorch_grad_cam import GradCAM
 
-    class Native(GradCAM):  # type: ignore[misc]
-        def get_cam_image(self, *arguments: Any) -> Any:
-            found = super().get_cam_image(*arguments)
-            native["pytorch_grad_cam"] = torch.from_numpy(np.float32(found))
-            return found
-
     module = model.get_submodule(layer)
 
     def run() -> None:
-        with Native(model, [module]) as cam, _copied(module):
+        with GradCAM(model, [module]) as cam, _copied(module):
+            kept = before_stretching(cam)
             cam(prepared(), None)
+        (native["pytorch_grad_cam"],) = kept
 
     return run
 
@@ -171,4 +168,22 @@ def _torchcam(
     return run
 
 
-WORK = Work("Classification, Grad-CAM, against pytorch-grad-cam and torchcam", _run)
+def _captum(
+    model: nn.Module, layer: str, prepared: Callable[[], Tensor], native: dict[str, Tensor]
+) -> Callable[[], None]:
+    from captum.attr import LayerGradCam
+
+    module = model.get_submodule(layer)
+
+    def run() -> None:
+        batch = prepared()
+        with torch.no_grad():
+            best = model(batch).argmax(1)
+        with _copied(module):
+            maps = LayerGradCam(model, module).attribute(batch, best, relu_attributions=True)
+        native["captum"] = maps.detach()[:, 0].cpu()
+
+    return run
+
+
+WORK = Work("Classification, Grad-CAM, against pytorch-grad-cam, torchcam and Captum", _run)

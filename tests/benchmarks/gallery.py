@@ -29,10 +29,15 @@ MASKS = {"drise": 1000, "dclose": 600}
 # Requests that the guide shows besides the methods, on top of the default one.
 ASKED: dict[str, dict[str, Any]] = {
     "default": {},
-    **{f"target-{name}": {"target": name} for name in ("probability", "x1", "box", "objectness")},
-    **{f"layer-{name}": {"layer": name} for name in ("C3", "C5", "pyramid", "roi")},
+    **{
+        f"target-{name}": {"target": name}
+        for name in ("probability", "x1", "box", "objectness", "combined")
+    },
+    **{f"layer-{name}": {"layer": name} for name in ("C3", "C4", "C5", "pyramid", "roi")},
     "faithful": {"method": "layercam", "layer": "C3", "smooth": 0.1, "center_prior": 0.35},
     "normalize-in-box": {"normalize_in_box": True},
+    # A candidate that the best house's box suppresses.
+    "undrawn": {"box": "144,168,228,274"},
 }
 
 

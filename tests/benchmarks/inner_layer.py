@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from handlers.detectors.registry import build_model
@@ -24,6 +21,7 @@ from tests.benchmarks.harness import (
     ratios,
     spread,
 )
+from tests.benchmarks.peers import before_stretching
 
 ARCHITECTURE = "fasterrcnn_resnet50_fpn"
 LAYER = "backbone.body.layer4"
@@ -44,15 +42,6 @@ def _run(settings: Settings) -> Iterator[Row]:
     from pytorch_grad_cam import GradCAM
 
     native: list[Tensor] = []
-
-    class Native(GradCAM):  # type: ignore[misc]
-        """Keeps the map on the layer's own grid, before it is stretched over the picture."""
-
-        def get_cam_image(self, *arguments: Any) -> Any:
-            found = super().get_cam_image(*arguments)
-            native.append(torch.from_numpy(np.float32(found))[0])
-            return found
-
     model = build_model(ARCHITECTURE, CLASSES, settings.sized(box_score_thresh=0.0))
     subject = Subject.of(ARCHITECTURE, model, settings)
     boxes = 4 if settings.tiny else BOXES
@@ -70,10 +59,11 @@ def _run(settings: Settings) -> Iterator[Row]:
         explained[:] = subject.explainer.explain([subject.picture], request)[0]
 
     def peer() -> None:
-        native.clear()
-        with Native(model, [model.get_submodule(LAYER)]) as cam:
+        with GradCAM(model, [model.get_submodule(LAYER)]) as cam:
+            kept = before_stretching(cam)
             for place in range(boxes):
                 cam(batch, [ScoreOf(place)])
+        native[:] = [each[0] for each in kept]
 
     seconds = alternate(settings, ours=ours, peer=peer)
     differences = [

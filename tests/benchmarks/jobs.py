@@ -31,7 +31,7 @@ from handlers.images import decode_picture
 from handlers.schema import ExplainRequest
 from jobs.demo.scenes import HELD_OUT_SEEDS, SceneOptions, make_scene
 from jobs.names import RECORD
-from jobs.options import JobOptions
+from jobs.options import BATCH_SIZE
 from jobs.worker.shard import BATCHES_AT_ONCE
 from tests.benchmarks.bucket import NAME, SlowBucket, slow_bucket
 from tests.benchmarks.busy import watched
@@ -193,7 +193,7 @@ def _from_memory(
     explainer: Explainer, request: ExplainRequest, pictures: Sequence[Tensor]
 ) -> tuple[Memory, int]:
     """With the job's windows and batches; and how many boxes there were."""
-    batch = JobOptions.batch_size
+    batch = BATCH_SIZE
     window = BATCHES_AT_ONCE * batch
     boxes = 0
     started, computed = time.monotonic(), time.process_time()

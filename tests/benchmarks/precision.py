@@ -3,16 +3,24 @@ the same boxes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor
-from torchvision.ops import box_iou
 
 from handlers.explainer import Explainer
 from handlers.precision import has_bfloat16_units
-from handlers.schema import Detections, ExplainRequest
-from tests.benchmarks.harness import Goal, Row, Settings, Work, alternate, middle, ratios, spread
+from handlers.schema import ExplainRequest
+from tests.benchmarks.harness import (
+    Goal,
+    Row,
+    Settings,
+    Work,
+    alternate,
+    found_again,
+    middle,
+    ratios,
+    spread,
+)
 from tests.benchmarks.machine import processor_flags
 from tests.benchmarks.trained import BCCD, BCCD_CATEGORIES, bccd_detector, bccd_pictures
 
@@ -54,10 +62,10 @@ def _run(settings: Settings) -> Iterator[Row]:
         goal=None if where else Goal(0.25),
         note=f"No limit is set here: {where}." if where else "",
     )
-    kept = [
-        _found_again(one, other)
-        for one, other in zip(exact.detect(pictures), fast.detect(pictures), strict=True)
-    ]
+    kept = []
+    for one, other in zip(exact.detect(pictures), fast.detect(pictures), strict=True):
+        sure = one.scores > SCORE
+        kept.append(found_again(one.boxes[sure], one.labels[sure], other, OVERLAP) >= 0)
     same = torch.cat(kept).float()
     yield Row(
         case=f"{BCCD}, {len(pictures)} test pictures, {len(same)} boxes over {SCORE}",
@@ -66,16 +74,6 @@ def _run(settings: Settings) -> Iterator[Row]:
         spread=(float(same.mean()), float(same.mean())),
         goal=Goal(0.99, at_most=False),
     )
-
-
-def _found_again(exact: Detections, fast: Detections) -> Tensor:
-    """bool [N], for each exact detection over SCORE whether the fast ones have it."""
-    rows: Sequence[int] = torch.where(exact.scores > SCORE)[0].tolist()
-    overlaps = box_iou(exact.boxes, fast.boxes)
-    found = [
-        bool((overlaps[row] * (fast.labels == exact.labels[row]) > OVERLAP).any()) for row in rows
-    ]
-    return torch.tensor(found, dtype=torch.bool)
 
 
 WORK = Work("Fast precision, against stock fp32 detection", _run)

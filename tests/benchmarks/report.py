@@ -11,6 +11,7 @@ from typing import Any
 from tests.benchmarks.harness import Row, Settings
 
 SCHEMA_VERSION = 1
+DEVICES = ("cpu", "cuda")
 
 
 def written(
@@ -48,10 +49,14 @@ def _as_json(row: Row) -> dict[str, Any]:
     }
 
 
-def tables(folder: Path) -> str:
-    """Markdown of all that was written there."""
+def tables(folder: Path, works: Sequence[str]) -> str:
+    """Markdown of all that was written there, and which of the works were not run."""
     reports = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
-    parts = []
+    parts = [
+        f"Not run on {device}: {', '.join(absent)}.\n"
+        for device in DEVICES
+        if (absent := [each for each in works if not (folder / f"{device}-{each}.json").exists()])
+    ]
     for report in reports:
         parts += [f"## {report['title']}", "", _about(report), ""]
         if report["skipped"]:

@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from pytorch_grad_cam.utils.image import scale_cam_image
 
 from handlers.images import Geometry
 from handlers.schema import ExplainRequest, Explanation, RequestError
@@ -110,3 +114,49 @@ def test_boxes_together_are_normalised_each_and_the_larger_value_counts() -> Non
     # Left 1 ... 3, right 2 ... 5; they share the second column.
     expected = torch.tensor([[0, 1, 1, 0], [0.5, 0.5, 2 / 3, 0]])
     torch.testing.assert_close(each.normalised(), expected)
+
+
+Scale = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+
+
+def in_one_piece(heat: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`scale_cam_image` takes a batch: given [h, w] itself, it stretches each row on its own."""
+    scaled: NDArray[np.float32] = scale_cam_image(heat[None])[0]
+    return scaled
+
+
+def renormalised(
+    heat: NDArray[np.float32], boxes: list[tuple[int, int, int, int]], scale: Scale
+) -> NDArray[np.float32]:
+    """As renormalize_cam_in_bounding_boxes of pytorch-grad-cam's tutorial on detectors, where
+    `scale` is scale_cam_image. Its boxes are integers inside the picture; and its last stretch
+    changes nothing as long as boxes leave a pixel at 0."""
+    images = np.zeros((len(boxes), *heat.shape), np.float32)
+    for image, (x1, y1, x2, y2) in zip(images, boxes, strict=True):
+        image[y1:y2, x1:x2] = scale(heat[y1:y2, x1:x2].copy())
+    return scale(images.max(0))
+
+
+@pytest.mark.parametrize("rows", ["alike", "different"])
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [(1, 2, 9, 8), (5, 4, 15, 11)],  # they overlap
+        [(0, 0, 16, 9), (4, 3, 9, 7)],  # one in the other
+        [(3, 3, 4, 12), (1, 5, 14, 6), (12, 0, 16, 4)],  # crossed, and one apart
+    ],
+)
+def test_in_boxes_as_pytorch_grad_cam(boxes: list[tuple[int, int, int, int]], rows: str) -> None:
+    heat = torch.rand((12, 16) if rows == "different" else 16, generator=torch.manual_seed(3))
+    heat = heat.expand(12, 16).contiguous()
+    each = Explanation(
+        *(0, (0.0, 0.0, 16.0, 12.0), 1, "cat", 0.9, "odam", "class", "emitting", "0"),
+        *(heat, Geometry(16, 12, 16.0, 12.0, 1.0, 1.0)),
+        in_box=True,
+        boxes=tuple((float(x1), float(y1), float(x2), float(y2)) for x1, y1, x2, y2 in boxes),
+    )
+    ours = each.normalised().numpy()
+    np.testing.assert_allclose(ours, renormalised(heat.numpy(), boxes, in_one_piece), atol=1e-5)
+    # As it is written there, each row of pixels has its own least and largest value.
+    by_rows = renormalised(heat.numpy(), boxes, scale_cam_image)
+    assert (np.abs(ours - by_rows).max() < 1e-5) == (rows == "alike")

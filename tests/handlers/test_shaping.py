@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from handlers import shaping
 from handlers.explainer import Explainer
 from handlers.images import Geometry
 from handlers.maps import Heat
@@ -46,11 +47,35 @@ def test_smoothing_by_hand() -> None:
     # 21 x 7 cells of 10 x 30 pixels; sides of 60 pixels, so 3 cells across and 1 down.
     heat = Heat(0, torch.zeros(7, 21), Geometry(210, 210, 420.0, 210.0, 2.0, 1.0))
     heat.heatmap[3, 10] = 1
-    found = smoothed(heat, [(0.0, 0.0, 40.0, 90.0), (5.0, 5.0, 65.0, 65.0)], 0.5).heatmap
+    (found,) = (
+        each.heatmap
+        for each in smoothed([heat], [[(0.0, 0.0, 40.0, 90.0), (5.0, 5.0, 65.0, 65.0)]], 0.5)
+    )
     peak = float(found[3, 10])
     assert float(found[3, 13]) == pytest.approx(peak * math.exp(-9 / 18))
     assert float(found[4, 10]) == pytest.approx(peak * math.exp(-1 / 2))
     assert float(found.sum()) == pytest.approx(1, rel=0.01)
+
+
+@pytest.mark.parametrize("floats", [1, 10_000, 1_000_000])
+def test_maps_of_any_sizes_are_smoothed_each_by_its_own_box(
+    floats: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shaping, "WINDOW_BUDGET", floats)
+    geometry = Geometry(210, 210, 420.0, 210.0, 2.0, 1.0)
+    heats = [
+        Heat(place, random_picture(7 + place % 2, 21, place)[0].float(), geometry)
+        for place in range(5)
+    ]
+    boxes = [[(0.0, 0.0, 9.0 + 20 * place, 40.0)] for place in range(5)]
+    found = smoothed(heats, boxes, 0.4)
+    assert [heat.place for heat in found] == [0, 1, 2, 3, 4]
+    for heat, own, box in zip(found, heats, boxes, strict=True):
+        (alone,) = smoothed([own], [box], 0.4)
+        assert torch.allclose(heat.heatmap, alone.heatmap)
+        (finer,) = smoothed([replace(own, heatmap=own.heatmap.double())], [box], 0.4)
+        assert torch.allclose(finer.heatmap, alone.heatmap.double(), rtol=1e-4)
+        assert heat.heatmap.untyped_storage().size() == 4 * heat.heatmap.numel()
 
 
 def test_a_center_prior_by_hand() -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from handlers.smoothing import gaussian_blur
+from handlers.smoothing import gaussian_blur, gaussian_blurs
 
 
 @pytest.mark.parametrize("across", [0.8, 0.5, None])
@@ -36,3 +36,12 @@ def test_nothing_is_blurred_by_nothing() -> None:
     only_down = gaussian_blur(values, 1.0, 0.0)
     assert torch.allclose(only_down.mean(1), gaussian_blur(values.mT, 0.0, 1.0).mT.mean(1))
     assert not torch.equal(only_down, values)
+
+
+def test_many_blurs_at_once_are_each_ones_own() -> None:
+    values = torch.rand(5, 9, 6, generator=torch.Generator().manual_seed(1))
+    # None, less than a cell, a whole reach, more than the map.
+    down, across = torch.tensor([[0.0, 0.3, 1.0, 2.5, 9.0], [1.2, 0.0, 2.0, 0.7, 6.0]])
+    found = gaussian_blurs(values, down, across)
+    for own, before, one, other in zip(found, values, down.tolist(), across.tolist(), strict=True):
+        assert torch.allclose(own, gaussian_blur(before[None], one, other)[0], atol=1e-6)

@@ -98,3 +98,5 @@ def test_what_is_not_finite_is_named(value: float) -> None:
 )
 def test_all_finite(values: list[float], finite: bool) -> None:
     assert all_finite([torch.zeros(2), torch.tensor(values)]) is finite
+    turned = torch.tensor([complex(0, each) for each in values])
+    assert all_finite([torch.ones(1).long(), turned, torch.ones(1).double()]) is finite

@@ -109,7 +109,7 @@ class ThisProcess:
 
     explainer: Explainer
     asked: ExplainRequest
-    batch_size: int
+    batch_size: int | None
     workers: int = 1
     told: list[Event] = field(default_factory=list)
 

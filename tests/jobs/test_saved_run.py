@@ -48,6 +48,10 @@ def test_pictures_come_in_the_listings_order_with_their_maps(
         assert explanation.box == (1, 2, 6, 5)
         expected = ramp.roll(layers.index(row["layer"]), 1) * 100e-9
         assert torch.allclose(explanation.heatmap, expected, rtol=1e-3)
+        several = {**row, "boxes": [[1.0, 2.0, 6.0, 4.0], [3.0, 2.0, 5.0, 5.0]]}
+        assert first.explanation(several).boxes == ((1, 2, 6, 4), (3, 2, 5, 5))
+        old = {name: value for name, value in row.items() if name != "boxes"}
+        assert first.explanation(old).boxes == explanation.boxes == ()
 
 
 def test_what_is_no_finished_run_is_refused(source: str, make_job: MakeJob, tmp_path: Path) -> None:

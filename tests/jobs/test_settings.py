@@ -124,7 +124,7 @@ def test_flags_before_environment_before_file_before_defaults(
     flag: str | None,
     environment: str | None,
     file: str | None,
-    expected: int,
+    expected: int | None,
     config: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

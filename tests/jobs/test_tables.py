@@ -11,13 +11,14 @@ ROW = {
     "key": "a/é.jpg", "index": 3, "width": 640, "height": 480, "x1": 1.5, "y1": 2.5, "x2": 30.25,
     "y2": 40.0, "label": 2, "category": "dog", "score": 0.75, "method": "odam", "target": "class",
     "layer": "emitting", "level": "0", "outcome": "suppressed by box 1 (...)", "suppressed_by": 1,
-    "together": [], "map_height": 15, "map_width": 20, "map_max": 2.0**-20,
+    "together": [], "boxes": [], "map_height": 15, "map_width": 20, "map_max": 2.0**-20,
     "geometry": "{}", "energy_in_box": 0.5, "peak_x": 10.5, "peak_y": 20.5,
 }  # fmt: skip
 
 
 def test_rows_come_back_with_their_values() -> None:
-    rows = [ROW, {**ROW, "outcome": "reported", "suppressed_by": None, "together": [3, 5]}]
+    several = {"together": [3, 5], "boxes": [[1.5, 2.5, 9.0, 40.0], [8.0, 5.0, 30.25, 9.5]]}
+    rows = [ROW, {**ROW, "outcome": "reported", "suppressed_by": None, **several}]
     assert read_rows(parquet_bytes(rows, DETECTIONS)) == rows
 
 

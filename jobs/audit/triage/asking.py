@@ -12,6 +12,7 @@ from jobs.audit.triage.errors import Missed, Why
 from jobs.audit.triage.options import TriageOptions
 from jobs.audit.triage.shifts import Kept, kept, moved, moves
 from jobs.audit.triage.why_not import nearest_candidates, why
+from jobs.options import BATCH_SIZE, at_a_time
 from jobs.worker.pictures import Failure, Picture, Pools, load_ahead
 from jobs.worker.shard import check_whose
 
@@ -74,7 +75,7 @@ def answers(
     pools = Pools.start()
     try:
         entries = (Entry(each.key, -1, "") for each in questions)
-        loaded = load_ahead(source, entries, pools.transfer, options.batch_size)
+        loaded = load_ahead(source, entries, pools.transfer, options.batch_size or BATCH_SIZE)
         for question, each in zip(questions, loaded, strict=True):
             if isinstance(each, Failure):
                 yield each
@@ -101,7 +102,7 @@ def _answer(
         lower = replace(request, score_threshold=threshold * LOWER)
 
         def explain(pictures: list[Any]) -> list[list[Explanation]]:
-            return explainer.explain(pictures, lower, batch_size=options.batch_size)
+            return explainer.explain(pictures, lower, **at_a_time(options.batch_size))
 
         steadiness = tuple(steady(explain, picture, threshold, options.shifts))
     whys: tuple[Why, ...] = ()

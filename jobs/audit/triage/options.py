@@ -15,7 +15,7 @@ class TriageOptions:
     shifts: how many moved copies of a picture are looked at, 0 to 8; 0 for none.
     most: how many pictures are shown to the detector for each question, and how many findings of
         a kind are listed, at least 1.
-    batch_size: pictures in one pass of the detector. seed: of what is drawn at random.
+    batch_size: as for JobOptions. seed: of what is drawn at random.
     """
 
     archive: str
@@ -25,7 +25,7 @@ class TriageOptions:
     truth_format: str = "auto"
     shifts: int = 4
     most: int = 200
-    batch_size: int = 8
+    batch_size: int | None = None
     seed: int = 0
     device: str = "cpu"
     precision: str = "fp32"

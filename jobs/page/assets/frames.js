@@ -116,10 +116,10 @@ const Frames = (() => {
 
     async function paint() {
       const item = shown;
-      const { geometry, ...heatmap } = data.maps[item.place];
+      const { geometry, boxes, ...heatmap } = data.maps[item.place];
       pixels ??= pixelsOf(picture, data);
       const { image: painted, flat } = await Heat.drawn(
-        { heatmap, box: item.box, in_box: data.inBox, geometry: data.geometries[geometry] },
+        { heatmap, box: item.box, boxes, in_box: data.inBox, geometry: data.geometries[geometry] },
         await pixels,
       );
       if (item !== shown || !heat.hidden) return; // another one meanwhile

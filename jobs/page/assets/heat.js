@@ -103,28 +103,32 @@ const Heat = (() => {
     return [start, Math.min(Math.max(Math.ceil(last), start + 1), side)];
   }
 
-  // 0 ... 1: divided by the maximum; or inside the box alone, from its least value to its largest.
-  function normalised(heat, width, height, box) {
-    const [left, right] = box ? touched(box[0], box[2], width) : [0, width];
-    const [top, bottom] = box ? touched(box[1], box[3], height) : [0, height];
-    let low = box ? Infinity : 0;
-    let high = -Infinity;
-    const each = (visit) => {
-      for (let y = top; y < bottom; y++) {
-        for (let x = left; x < right; x++) visit(y * width + x);
-      }
-    };
-    each((place) => {
-      low = Math.min(low, heat[place]);
-      high = Math.max(high, heat[place]);
-    });
+  // 0 ... 1: divided by the maximum; or inside the boxes alone, in each from its least value to its
+  // largest, and where they overlap the larger value.
+  function normalised(heat, width, height, boxes) {
     const shown = new Float32Array(heat.length);
-    if (high > low) {
+    let flat = true;
+    for (const box of boxes ?? [null]) {
+      const [left, right] = box ? touched(box[0], box[2], width) : [0, width];
+      const [top, bottom] = box ? touched(box[1], box[3], height) : [0, height];
+      let low = box ? Infinity : 0;
+      let high = -Infinity;
+      const each = (visit) => {
+        for (let y = top; y < bottom; y++) {
+          for (let x = left; x < right; x++) visit(y * width + x);
+        }
+      };
       each((place) => {
-        shown[place] = (heat[place] - low) / (high - low);
+        low = Math.min(low, heat[place]);
+        high = Math.max(high, heat[place]);
+      });
+      if (!(high > low)) continue;
+      flat = false;
+      each((place) => {
+        shown[place] = Math.max(shown[place], (heat[place] - low) / (high - low));
       });
     }
-    return { shown, flat: !(high > low) };
+    return { shown, flat };
   }
 
   // The picture, greyed and dimmed where it is cold, under the colours of heat.
@@ -150,12 +154,15 @@ const Heat = (() => {
   // An explanation over a picture's pixels (ImageData, of the picture's size or smaller).
   // `flat`: there is no heat to see.
   async function drawn(explanation, pixels) {
-    const { heatmap, in_box: inBox, box } = explanation;
+    // An older server's answer has no `boxes`.
+    const { heatmap, in_box: inBox, box, boxes = [] } = explanation;
     const { width, height } = pixels;
     const geometry = resized(explanation.geometry, width, height);
     const across = width / explanation.geometry.picture_width;
     const down = height / explanation.geometry.picture_height;
-    const own = [box[0] * across, box[1] * down, box[2] * across, box[3] * down];
+    const own = (boxes.length ? boxes : [box]).map(([x1, y1, x2, y2]) => {
+      return [x1 * across, y1 * down, x2 * across, y2 * down];
+    });
     const heat = onPicture(await cells(heatmap), heatmap.width, heatmap.height, geometry);
     const { shown, flat } = normalised(heat, width, height, inBox ? own : null);
     return { image: over(pixels, shown), flat };

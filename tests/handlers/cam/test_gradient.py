@@ -23,19 +23,21 @@ def gradients(form: str) -> tuple[MapGradient, Tensor]:
     top = torch.tensor([-2, -1, 0, 2, height - 3, height - 1])
     left = torch.tensor([-2, 3, width - 4, 4, -1, width - 2])
     squares = torch.randn(6, 5, 5, 5, generator=generator)
-    dense = torch.zeros(6, 5, height, width)
+    dense, shown = torch.zeros(6, 5, height, width), torch.zeros_like(squares)
     for n in range(6):
         for y in range(5):
             for x in range(5):
                 row, column = int(top[n]) + y, int(left[n]) + x
                 if 0 <= row < height and 0 <= column < width:
                     dense[n, :, row, column] = squares[n, :, y, x]
+                    shown[n, :, y, x] = activation[:, row, column]
                 else:
                     squares[n, :, y, x] = 0
-    return LocalGradient(activation, squares, top, left), dense
+    cut = shown if form == "local, cut out" else None
+    return LocalGradient(activation, squares, top, left, cut), dense
 
 
-@pytest.mark.parametrize("form", ["dense", "local", "local, small map"])
+@pytest.mark.parametrize("form", ["dense", "local", "local, small map", "local, cut out"])
 @pytest.mark.parametrize("budget", [1, 10**9])
 def test_every_form_equals_the_dense_gradient(
     form: str, budget: int, monkeypatch: pytest.MonkeyPatch
@@ -51,7 +53,7 @@ def test_every_form_equals_the_dense_gradient(
     assert torch.allclose(maps, (activation * dense.relu()).sum(1), atol=1e-5)
 
 
-@pytest.mark.parametrize("form", ["dense", "local", "local, small map"])
+@pytest.mark.parametrize("form", ["dense", "local", "local, small map", "local, cut out"])
 @pytest.mark.parametrize("method", sorted(FORMULAS))
 def test_methods_equal_their_formulas(form: str, method: str) -> None:
     ours, dense = gradients(form)

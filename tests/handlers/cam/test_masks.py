@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from handlers.cam.masks import cell_means, drise
+from handlers.cam.registry import Method
+from handlers.cam.segments import dclose
 from handlers.memory import measured
 from tests.handlers.cam.synthetic_masks import (
     PLACES,
@@ -83,6 +85,38 @@ def test_cell_means_by_hand(cell: int) -> None:
     masks = torch.rand(3, 16, 13)
     for mask, means in zip(masks, cell_means(masks, cell), strict=True):
         torch.testing.assert_close(means, means_by_hand(mask, cell))
+
+
+def many_boxes(masks: Tensor) -> Tensor:
+    """1000 explanations, each found as far as one of the pixels is shown."""
+    return masks.flatten(1)[:, :1000].T
+
+
+@pytest.mark.parametrize("boxes_at_a_time", [1, 300, 1000])
+def test_many_boxes_have_the_sums_of_plain_loops(
+    boxes_at_a_time: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evidence = Synthetic(many_boxes, masks=9, batch=4)
+    monkeypatch.setattr("handlers.cam.masks.WINDOW_BUDGET", boxes_at_a_time * 13 * 18)
+    maps = drise(evidence)
+    means = cell_means(torch.stack(evidence.shown), 4).double()
+    for number in (0, 299, 300, 999):
+        heat = torch.zeros(13, 18, dtype=torch.float64)
+        for mask, mean in zip(evidence.shown, means, strict=True):
+            heat += float(mask.flatten()[number]) * mean
+        expected = (heat - heat.min()) / (0.5 * 9)
+        torch.testing.assert_close(maps[number], expected.float(), atol=1e-7, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("method", "copies"), [(drise, 1.5), (dclose, 2)])
+def test_memory_holds_few_copies_of_the_sums(
+    method: Method, copies: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handlers.cam.masks.WINDOW_BUDGET", 10 * 13 * 18)
+    evidence = Synthetic(many_boxes, masks=20, batch=2, keep=False)
+    sums = 1000 * 13 * 18 * 8
+    # Beside them the finished maps, of half their size, and for superpixels some of the picture's.
+    assert measured(lambda: method(evidence))[1] < (copies + 0.2) * sums + 400_000
 
 
 def test_memory_does_not_grow_with_the_masks() -> None:

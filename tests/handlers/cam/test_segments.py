@@ -37,7 +37,7 @@ def test_equals_plain_loops() -> None:
     evidence = Synthetic(of_places, masks=30, seed=3, batch=4)
     maps = dclose(evidence)
     scales = masks_by_hand(evidence)
-    for ours, theirs in zip(evidence.shown, chain(*scales), strict=True):
+    for ours, theirs in zip(evidence.shown, chain(*reversed(scales)), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
     for heat, (row, column) in zip(maps, PLACES, strict=True):
         whole: Tensor | None = None
@@ -59,12 +59,12 @@ def test_fusion_by_hand() -> None:
     # From 0 to 1: (0, 1, 0.5) and (0, 0.25, 1): (H + S) S = (0, 1.25 x 0.25, 1.5 x 1).
     expected = torch.tensor([[[0.0, 0.3125, 1.5]]])
     flat = torch.full((1, 1, 3), 7.0)
-    torch.testing.assert_close(fused([coarse, fine]), expected)
-    torch.testing.assert_close(fused([flat, coarse, flat, fine, flat]), expected)
+    torch.testing.assert_close(fused([fine, coarse]), expected)
+    torch.testing.assert_close(fused([flat, fine, flat, coarse, flat]), expected)
     torch.testing.assert_close(fused([fine]), torch.tensor([[[0.0, 1.0, 0.5]]]))
     assert not fused([flat, flat]).any()
     # Each explanation by itself.
-    both = fused([torch.cat([coarse, flat]), torch.cat([fine, fine])])
+    both = fused([torch.cat([fine, fine]), torch.cat([coarse, flat])])
     torch.testing.assert_close(both, torch.cat([expected, fused([fine])]))
 
 

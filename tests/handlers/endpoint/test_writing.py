@@ -90,6 +90,18 @@ def test_in_the_box_is_said_and_the_map_stays_whole(explainer: Explainer) -> Non
     assert {each["in_box"] for each in answer["explanations"]} == {True}
 
 
+def test_boxes_together_are_all_said(explainer: Explainer, explained: Explained) -> None:
+    (summed,) = explainer.explain([PICTURE], replace(REQUEST, sum_boxes=True))[0]
+    both = replace(explained, explanations=[explained.explanations[0], summed])
+    expected = [list(each.box) for each in explained.explanations]
+    answer = json.loads(explanations_answer(both, "json", "", NO_LIMIT).body)
+    assert [each["boxes"] for each in answer["explanations"]] == [[], expected]
+    arrays = np.load(io.BytesIO(explanations_answer(both, "npz", "", NO_LIMIT).body))
+    assert arrays["boxes"].tolist() == [list(each.box) for each in both.explanations]
+    assert arrays["boxes_1"].tolist() == expected
+    assert "boxes_0" not in arrays
+
+
 @pytest.mark.parametrize("share", [0.9, 0.5, 0.1])
 def test_an_answer_that_is_too_large_has_fewer_maps_and_says_so(
     explained: Explained, share: float

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 import handlers.memory
+from handlers.cam import masks
 from handlers.cam.masks import cell_means
 from handlers.cam.registry import METHODS
 from handlers.detectors.base import Found
@@ -20,6 +21,7 @@ from handlers.evidence import masked_pictures
 from handlers.evidence.masked_pictures import DetectorOnMasks
 from handlers.explainer import Explainer
 from handlers.images import Geometry
+from handlers.memory import MIB, Footprint
 from handlers.network import with_pixels
 from handlers.schema import ExplainRequest, Explanation, RequestError
 from tests.conftest import CATEGORIES, random_picture, small_model
@@ -44,6 +46,7 @@ QUICK = [
 OTHERS = ["ssdlite320_mobilenet_v3_large", "retinanet_resnet50_fpn"]
 KINDS = [*OTHERS, *QUICK]
 SLOW = pytest.mark.full
+SMALL = "fasterrcnn_regnet_small_fpn"
 
 
 @functools.lru_cache(maxsize=3)
@@ -72,9 +75,9 @@ def masks_on(kind: str, picture: Tensor = PICTURE, **fields: Any) -> tuple[Detec
     return found, piece.geometries[0]
 
 
-def explained(kind: str, **fields: Any) -> list[Explanation]:
+def explained(kind: str, batch_size: int | None = None, **fields: Any) -> list[Explanation]:
     request = ExplainRequest(score_threshold=0.0, max_detections=2, **fields)
-    return explainer_of(kind).explain([PICTURE], request)[0]
+    return explainer_of(kind).explain([PICTURE], request, batch_size)[0]
 
 
 def iou(one: list[float], other: list[float]) -> float:
@@ -228,34 +231,101 @@ def test_boxes_without_an_area_match_nothing(corners: tuple[float, ...]) -> None
     assert similarity.tolist() == [0.0, 0.0]
 
 
-@pytest.mark.parametrize("method", ["drise", "dclose"])
-@pytest.mark.parametrize("batch", [1, 50])
-def test_batches_and_memory_change_nothing(
-    method: str, batch: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kind = "fasterrcnn_regnet_small_fpn"
-    plain = explained(kind, method=method, masks=12)
-    sizes: list[int] = []
+@pytest.fixture
+def sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many masked pictures each run had. There is memory; it is not known what one takes."""
+    noted: list[int] = []
     whole = DetectorOnMasks._of_batch
 
     def watched(self: DetectorOnMasks, masks: Tensor) -> list[Tensor]:
-        sizes.append(len(masks))
+        noted.append(len(masks))
         return whole(self, masks)
 
     monkeypatch.setattr(DetectorOnMasks, "_of_batch", watched)
+    monkeypatch.setattr(explainer_of(SMALL), "_masked", Footprint())
+    monkeypatch.setattr(handlers.memory, "free_bytes", lambda _: 2**50)
+    return noted
+
+
+def assert_same_maps(found: list[Explanation], expected: list[Explanation]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        largest = float(other.heatmap.max())
+        torch.testing.assert_close(one.heatmap, other.heatmap, atol=1e-3 * largest, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["drise", "dclose"])
+@pytest.mark.parametrize("batch", [1, 50])
+def test_batches_and_memory_change_nothing(
+    method: str, batch: int, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = explained(SMALL, method=method, masks=12)
+    assert max(sizes) == (4 if method == "drise" else 3)
+    sizes.clear()
     monkeypatch.setattr(masked_pictures, "BATCH", {"cpu": batch})
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nobody asked for just this batch
-        large = explained(kind, method=method, masks=12)
+        large = explained(SMALL, method=method, masks=12)
         assert max(sizes) == (1 if batch == 1 else 12 if method == "drise" else 3)
         sizes.clear()
         monkeypatch.setattr(handlers.memory, "free_bytes", lambda _: 0)
-        small = explained(kind, method=method, masks=12)
+        small = explained(SMALL, method=method, masks=12)
         assert sizes == [1] * 12
-    for one, other, third in zip(plain, large, small, strict=True):
-        largest = float(one.heatmap.max())
-        torch.testing.assert_close(other.heatmap, one.heatmap, atol=1e-3 * largest, rtol=0)
-        torch.testing.assert_close(third.heatmap, one.heatmap, atol=1e-3 * largest, rtol=0)
+    assert_same_maps(large, plain)
+    assert_same_maps(small, plain)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("batch_size", "expected"), [(1, [1] * 12), (5, [5, 5, 2]), (100_000, [12])]
+)
+def test_the_batch_that_a_caller_asks_for(
+    batch_size: int, expected: list[int], sizes: list[int]
+) -> None:
+    plain = explained(SMALL, method="drise", masks=12)
+    sizes.clear()
+    found = explained(SMALL, batch_size, method="drise", masks=12)
+    assert sizes == expected
+    assert_same_maps(found, plain)
+
+
+def test_a_batch_too_large_for_memory_is_cut_and_said_once(
+    sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = explained(SMALL, method="drise", masks=12)
+    sizes.clear()
+    made = list[int]()
+    smooth = masks.smooth
+
+    def watched(grids: Tensor, *places: Tensor) -> Tensor:
+        made.append(len(grids))
+        return smooth(grids, *places)
+
+    monkeypatch.setattr(masks, "smooth", watched)
+    monkeypatch.setattr(handlers.memory, "free_bytes", lambda _: 30 * MIB)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = explained(SMALL, 100_000, method="drise", masks=12)
+        explained(SMALL, 100_000, method="drise", masks=2)
+    (said,) = told
+    assert "batch_size: 100000 pictures at a time do not fit memory" in str(said.message)
+    assert sizes[0] == 1 < sizes[2] < 12  # the first one shows what one takes
+    assert made[0] == 2 <= max(made) == max(sizes)  # nor are more masks made than are used
+    assert_same_maps(found, plain)
+
+
+@pytest.mark.parametrize("method", ["drise", "dclose"])
+def test_boxes_whose_maps_do_not_fit_memory_go_one_after_the_other(
+    method: str, sizes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = explained(SMALL, method=method, masks=10)
+    monkeypatch.setattr(handlers.memory, "free_bytes", lambda _: 0)
+    monkeypatch.setattr(masked_pictures, "FEW_BYTES", 0)
+    sizes.clear()
+    with pytest.warns(UserWarning, match="^max_detections: the maps of 2 boxes at a time") as told:
+        found = explained(SMALL, method=method, masks=10)
+    assert (len(told), sizes) == (1, [1] * 20)
+    assert [each.box for each in found] == [each.box for each in plain]
+    assert_same_maps(found, plain)
 
 
 def test_memory_runs_out_in_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ import io
 import re
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import quote
@@ -206,14 +206,17 @@ def pixels(page: Page, canvas: str) -> NDArray[np.float64]:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float)
 
 
+@pytest.mark.parametrize("together", [False, True], ids=["each", "together"])
 def test_heatmaps_are_drawn_as_pictures_draw_them(
-    person: Person, demo: Explainer, make_job: Callable[..., Job], tmp_path: Path
+    person: Person, demo: Explainer, make_job: Callable[..., Job], tmp_path: Path, together: bool
 ) -> None:
+    """Together the boxes, some of which overlap, have their heat inside each alone."""
     picture = scene_picture(0)
     buffer = io.BytesIO()
     to_image(picture).save(buffer, "PNG")
     put(str(tmp_path / "in"), {"scene.png": buffer.getvalue()})
-    job = make_job(str(tmp_path / "in"), overlays="none")
+    request = {"sum_boxes": together, "normalize_in_box": together}
+    job = make_job(str(tmp_path / "in"), overlays="none", request=request)
     job.explainer = demo  # type: ignore[assignment]
     job.run()
     run = SavedRun.open(job.output)
@@ -226,7 +229,9 @@ def test_heatmaps_are_drawn_as_pictures_draw_them(
         heat = person.page.locator("#large-stage .heat")
         expect(heat).to_be_visible()
         shown = pixels(person.page, "#large-stage .heat")
-        drawn = np.asarray(overlay(seen, saved.explanation(row), labels=False), dtype=float)
+        explanation = replace(saved.explanation(row), in_box=together)
+        assert len(explanation.boxes) == (9 if together else 0)
+        drawn = np.asarray(overlay(seen, explanation, labels=False), dtype=float)
         assert shown.shape == drawn.shape
         x1, y1, x2, y2 = (round(row[name]) for name in ("x1", "y1", "x2", "y2"))
         off = np.ones(shown.shape[:2], dtype=bool)

@@ -19,11 +19,12 @@ from archives.stores.opening import open_store
 from archives.stores.store import Entry
 from handlers.schema import ExplainRequest, Explanation, RequestError
 from jobs.errors import DeviceLostError, Interrupted
+from jobs.options import BATCH_SIZE
 from jobs.tables import read_rows
 from jobs.worker import outcome, pictures
 from jobs.worker.pictures import Failure, Picture, load_ahead
 from tests.conftest import put
-from tests.jobs.conftest import CURSED_WIDTH, Job, QuickExplainer, picture_bytes
+from tests.jobs.conftest import CURSED_WIDTH, Job, QuickExplainer, picture_bytes, record
 
 
 def failures(output: str, number: int = 0) -> list[dict[str, str]]:
@@ -145,6 +146,65 @@ def test_every_kind_of_picture_is_done_at_its_size(
         "one.png": (1, 1),
         **{name: (10, 20) if name in across else (20, 10) for name in KINDS},
     }
+
+
+class NotingExplainer(QuickExplainer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: list[tuple[int, int | None]] = []
+
+    def explain(
+        self,
+        pictures: Sequence[Tensor],
+        request: ExplainRequest | None = None,
+        batch_size: int | None = None,
+    ) -> list[list[Explanation]]:
+        self.calls.append((len(pictures), batch_size))
+        return super().explain(pictures, request, batch_size)
+
+
+@pytest.mark.parametrize(("batch_size", "window"), [(None, 4 * BATCH_SIZE), (9, 36)])
+def test_a_batch_that_nobody_asked_for_is_left_to_the_explainer(
+    batch_size: int | None, window: int, tmp_path: Path, make_job: Callable[..., Job]
+) -> None:
+    picture = picture_bytes()
+    put(str(tmp_path / "in"), {f"{number:02}.png": picture for number in range(40)})
+    job = make_job(str(tmp_path / "in"), shard_size=100, batch_size=batch_size)
+    job.explainer = explainer = NotingExplainer()
+    assert job.run() == 0
+    assert explainer.calls == [(window, batch_size), (40 - window, batch_size)]
+    assert record(job.output)["execution"]["batch_size"] == (batch_size or BATCH_SIZE)
+
+
+class OldExplanation:
+    """One that tells no boxes."""
+
+    def __init__(self, explanation: Explanation) -> None:
+        self._explanation = explanation
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "boxes":
+            raise AttributeError(name)
+        return getattr(self._explanation, name)
+
+
+class OldExplainer(QuickExplainer):
+    """As an archive's own handlers of an earlier format: no batch size may be None."""
+
+    def explain(  # type: ignore[override]
+        self, pictures: Sequence[Tensor], request: ExplainRequest | None = None, batch_size: int = 8
+    ) -> Any:
+        assert batch_size >= 1
+        found = super().explain(pictures, request, batch_size)
+        return [[OldExplanation(each) for each in own] for own in found]
+
+
+def test_an_older_archive_explains_as_it_did(tmp_path: Path, make_job: Callable[..., Job]) -> None:
+    put(str(tmp_path / "in"), {"a.png": picture_bytes()})
+    job = make_job(str(tmp_path / "in"))
+    job.explainer = OldExplainer()
+    assert job.run() == 0
+    assert not failures(job.output)
 
 
 class BreakingExplainer(QuickExplainer):
