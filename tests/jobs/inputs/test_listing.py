@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,12 +9,9 @@ from moto.core.models import DEFAULT_ACCOUNT_ID
 from moto.s3.models import s3_backends
 
 from archives.errors import CommandError, UsageError
-from archives.stores.folder import FolderStore
 from archives.stores.opening import open_store
 from archives.stores.store import Entry
-from jobs.inputs import listing
 from jobs.inputs.listing import Listing, list_input
-from jobs.inputs.sorted_on_disk import SortedOnDisk
 from tests.conftest import put
 
 
@@ -124,45 +119,6 @@ def test_a_listing_can_be_read_again_counts_and_leaves_nothing_behind() -> None:
         assert list(found.entries()) == list(found.entries()) == entries
         assert (found.count, found.bytes) == (3, 7)
     assert len(os.listdir("/proc/self/fd")) == before
-
-
-class Millions(FolderStore):
-    """A store of so many pictures in no order, and the output of a job that comes last."""
-
-    pictures = 0
-
-    def find(self, key: str) -> None:
-        pass
-
-    def below(self, prefix: str) -> FolderStore:
-        return self
-
-    def entries(self, prefix: str = "") -> Iterator[Entry]:
-        for number in range(self.pictures):
-            shuffled = number * 7919 % self.pictures
-            folder = "out/shards" if shuffled % 2 else "in"
-            yield Entry(f"{prefix}{folder}/{shuffled:08d}.jpg", shuffled, f"{shuffled:032x}")
-        yield Entry(f"{prefix}out/run.json", 1, "")
-
-
-def peak_of_listing(pictures: int, store: Millions) -> int:
-    store.pictures = pictures
-    tracemalloc.start()
-    try:
-        with list_input(["/pictures"], "/elsewhere") as found:
-            assert found.count == pictures // 2
-            assert sum(entry.size for entry in found.entries()) == found.bytes
-            return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-
-
-def test_memory_does_not_grow_with_the_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Millions(Path("/"))
-    monkeypatch.setattr(listing, "open_root", lambda root: store)
-    monkeypatch.setattr(listing, "SortedOnDisk", lambda: SortedOnDisk(2000, 10))
-    few, many = peak_of_listing(4_000, store), peak_of_listing(40_000, store)
-    assert many < few + 1_000_000  # ten blocks that are merged; the keys alone are 10 MB
 
 
 @pytest.mark.parametrize("drawn", ["sanity.jpg", "shortcuts/cat%2C-right.jpg"])

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -195,29 +194,6 @@ def test_nothing_but_outputs(tmp_path: Path) -> None:
     (tmp_path / "m.csv").write_bytes(b"key\nshards/a.jpg\n")
     with pytest.raises(UsageError, match="a job's own output"):
         list_input([str(tmp_path)], str(tmp_path), str(tmp_path / "m.csv"))
-
-
-@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
-def test_a_manifest_is_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    monkeypatch.setattr("jobs.inputs.manifest_files.ROWS_AT_ONCE", 1000)
-
-    def peak(pictures: int) -> int:
-        keys = [f"folder/picture-{number:030d}.jpg" for number in range(pictures)]
-        data = {
-            "csv": lambda: "\n".join(["key", *keys]).encode(),
-            "jsonl": lambda: "\n".join(f'"{key}"' for key in keys).encode(),
-            "parquet": lambda: parquet(key=keys),
-        }[kind]()
-        path = tmp_path / f"m.{kind}"
-        path.write_bytes(data)
-        tracemalloc.start()
-        try:
-            assert sum(1 for _ in read_manifest(str(path), "/in/")) == pictures
-            return tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-
-    assert peak(16_000) < peak(4_000) + 100_000
 
 
 def test_an_object_is_fetched_in_parts_to_a_file(

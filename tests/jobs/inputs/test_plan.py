@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-import tracemalloc
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -168,22 +167,3 @@ def test_many_changes_are_counted_with_separators(output: FolderStore) -> None:
         assert changes(listing, found) == [removed]
     with listing_of(numbered(*range(1204))) as listing:
         assert changes(listing, found) == ["1 picture removed (z\\xe9/ %é\0.jpg)"]
-
-
-def peak_of_planning(pictures: int, output: FolderStore) -> int:
-    with listing_of(numbered(*range(pictures))) as listing:
-        tracemalloc.start()
-        try:
-            write_plan(listing, output, 100)
-            assert changes(listing, Plan(output, 100, listing.count)) == []
-            return tracemalloc.get_traced_memory()[1]
-        finally:
-            tracemalloc.stop()
-
-
-def test_memory_does_not_grow_with_the_pictures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plan, "PIECE_ROWS", 1000)
-    few, many = (peak_of_planning(n, FolderStore(tmp_path / str(n))) for n in (2_000, 20_000))
-    assert many < few + 200_000
