@@ -43,34 +43,51 @@ def off(found: Tensor, expected: Tensor) -> float:
 
 
 @pytest.fixture
-def of_all(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The matrices of which all eigenvectors were asked for."""
-    asked: list[Any] = []
+def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """How it was tried to find vectors."""
+    tried: list[str] = []
     every: Callable[[Tensor], Any] = torch.linalg.eigh
+    lanczos = principal._lanczos
 
     def noted(matrix: Tensor) -> Any:
-        if matrix.shape[-1] > principal.LANCZOS_STEPS:
-            asked.append(matrix)
+        if matrix.shape[-1] > principal.SMALL:
+            tried.append("all")
         return every(matrix)
 
+    def steps(matrix: Tensor) -> Any:
+        tried.append(str(matrix.dtype).removeprefix("torch."))
+        return lanczos(matrix)
+
     monkeypatch.setattr(torch.linalg, "eigh", noted)
-    return asked
+    monkeypatch.setattr(principal, "_lanczos", steps)
+    return tried
+
+
+WAYS = ["float32", "float64", "all"]
 
 
 @pytest.mark.parametrize(
-    ("first", "second", "converges"),
+    ("first", "second", "needed"),
     [
-        *((9, 2, True), (1.4, 1.1, True), (1.02, 1.0199, False)),
+        *((9, 2, 1), (1.4, 1.1, 1), (1.4, 1.38, 2), (1.3, 1.295, 2), (1.02, 1.0199, 3)),
         # So close that they look like one.
-        *((2, 1.9999, False), (2, 1.99992, False), (1.4, 1.39994, False), (2.5, 2.4999, False)),
+        *((2, 1.9999, 2), (2, 1.99992, 2), (1.4, 1.39994, 2), (2.5, 2.4999, 2)),
     ],
 )
 def test_the_leading_vector_is_that_of_all(
-    first: float, second: float, converges: bool, of_all: list[Any]
+    first: float, second: float, needed: int, ways: list[str]
 ) -> None:
     rows = spread(first, second)
     found = leading(rows)
-    assert bool(of_all) is not converges
+    assert ways == WAYS[:needed]
+    assert off(found, leading_of_all(rows)) < principal.ANGLE
+
+
+def test_each_of_a_batch_takes_the_steps_that_it_needs(ways: list[str]) -> None:
+    pairs = [(9, 2), (1.4, 1.38), (1.02, 1.0199), (1.4, 1.1), (1.3, 1.295)]
+    rows = torch.cat([spread(*each) for each in pairs])
+    found = leading(rows)
+    assert ways == WAYS
     assert off(found, leading_of_all(rows)) < principal.ANGLE
 
 
