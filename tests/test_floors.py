@@ -15,7 +15,7 @@ SOURCES = sorted(
     for path in (ROOT / top).rglob("*.py")
 )
 # What a serving machine has; boto3 and transformers only inside functions that are asked for them.
-LIGHT = {"torch", "torchvision", "numpy", "PIL", "safetensors", "handlers"}
+LIGHT = {"torch", "torchvision", "numpy", "PIL", "safetensors", "threadpoolctl", "handlers"}
 
 
 def imports(path: Path) -> set[str]:

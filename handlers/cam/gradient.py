@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from handlers.cam.one_thread import one_thread_if_small
+
 # Floats of gradient that one window batch may hold at a time (64 MiB in float32).
 WINDOW_BUDGET = 16_777_216
 
@@ -108,8 +110,9 @@ class MapGradient(ABC):
         """
         sums = self.gradient.new_zeros(len(self), len(self.activation))
         for window in self.windows():
-            values = function(window.activation, window.gradient)
-            sums[window.index] = over_cells(values, torch.sum)
+            with one_thread_if_small(window.gradient):
+                values = function(window.activation, window.gradient)
+                sums[window.index] = over_cells(values, torch.sum)
         return sums
 
     def elementwise(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -120,7 +123,8 @@ class MapGradient(ABC):
         _, height, width = self.activation.shape
         maps = self.gradient.new_zeros(len(self), height * width)
         for window in self.windows():
-            window.add_to(maps, function(window.activation, window.gradient).flatten(1))
+            with one_thread_if_small(window.gradient):
+                window.add_to(maps, function(window.activation, window.gradient).flatten(1))
         return maps.view(-1, height, width)
 
 

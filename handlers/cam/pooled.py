@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from handlers.cam.gradient import WINDOW_BUDGET, MapGradient, Window, gathered
+from handlers.cam.one_thread import one_thread_if_small
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,13 @@ class PooledGradient(MapGradient):
         pooled = self.gradient.transpose(1, 2).reshape(number, tall * channels, wide)
         for index, (top, height, left, width) in enumerate(spans):
             y, x = slice(top, top + height), slice(left, left + width)
-            stretched = (pooled[index] @ self.columns[index, :, x]).view(tall, channels * width)
-            gradient = self.rows[index, :, y].T @ stretched
+            activation = self.activation[None, :, y, x]
+            with one_thread_if_small(activation):
+                stretched = (pooled[index] @ self.columns[index, :, x]).view(tall, channels * width)
+                gradient = self.rows[index, :, y].T @ stretched
             yield Window(
                 torch.tensor([index]),
-                self.activation[None, :, y, x],
+                activation,
                 gradient.view(height, channels, width).transpose(0, 1)[None],
                 places[y, x].reshape(1, -1),
             )

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from handlers.cam.gradient import WINDOW_BUDGET, MapGradient, Window
+from handlers.cam.one_thread import one_thread_if_small
 from handlers.cam.registry import METHODS, Evidence, looks_at
 
 # The angle in radians by which a component may be off.
@@ -70,17 +71,23 @@ def eigengradcam(gradient: MapGradient) -> Tensor:
     number = height * width
     maps = gradient.gradient.new_zeros(len(gradient), number)
     for windows in _together(gradient.windows()):
-        group = [Cells.of((each.activation * each.gradient).flatten(2), number) for each in windows]
+        group = [_cells(window, number) for window in windows]
         for window, cells, component in zip(windows, group, first_components(group), strict=True):
-            offset = (cells.mean * component).sum(-1, keepdim=True)
-            inside = (component[:, None] @ cells.values)[:, 0]
-            # Correlation with the sum over channels, which is zero outside.
-            summed = _at_most_one(cells.values.sum(1))
-            agreement = ((inside - offset) * summed).sum(-1)
-            sign = torch.where(agreement < 0, -1.0, 1.0)[:, None]
-            maps[window.index] = -offset * sign
-            window.add_to(maps, inside * sign)
+            with one_thread_if_small(window.gradient):
+                offset = (cells.mean * component).sum(-1, keepdim=True)
+                inside = (component[:, None] @ cells.values)[:, 0]
+                # Correlation with the sum over channels, which is zero outside.
+                summed = _at_most_one(cells.values.sum(1))
+                agreement = ((inside - offset) * summed).sum(-1)
+                sign = torch.where(agreement < 0, -1.0, 1.0)[:, None]
+                maps[window.index] = -offset * sign
+                window.add_to(maps, inside * sign)
     return maps.view(-1, height, width)
+
+
+def _cells(window: Window, number: int) -> Cells:
+    with one_thread_if_small(window.gradient):
+        return Cells.of((window.activation * window.gradient).flatten(2), number)
 
 
 def _at_most_one(vectors: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from handlers.cam.gradient import MapGradient, Window, over_cells
+from handlers.cam.one_thread import one_thread_if_small
 from handlers.cam.registry import METHODS
 from handlers.cam.weighting import gradcam_plus_plus_weight
 
@@ -52,10 +53,11 @@ def _with_space_maps(gradient: MapGradient, weights: Callable[[Window], Tensor])
     _, height, width = gradient.activation.shape
     maps = gradient.gradient.new_zeros(len(gradient), height * width)
     for window in gradient.windows():
-        strength = window.gradient.abs()
-        scale = weights(window) / _or_one(over_cells(strength, torch.amax))
-        values = scale[:, None] @ (window.activation * strength).flatten(2)
-        window.add_to(maps, values[:, 0])
+        with one_thread_if_small(window.gradient):
+            strength = window.gradient.abs()
+            scale = weights(window) / _or_one(over_cells(strength, torch.amax))
+            values = scale[:, None] @ (window.activation * strength).flatten(2)
+            window.add_to(maps, values[:, 0])
     return maps.view(-1, height, width)
 
 
@@ -73,13 +75,14 @@ def gcame(gradient: MapGradient) -> Tensor:
     weights = gradient.mean()
     maps = gradient.gradient.new_zeros(len(gradient), height * width)
     for window in gradient.windows():
-        # Channels last: what follows is of each channel alone, and is fastest side by side.
-        strength = window.gradient.movedim(1, -1).abs().contiguous()
-        rows, columns = _gaussians(strength, window.cells, width)
-        rows *= weights[window.index][:, None]
-        values = window.activation.movedim(1, -1).contiguous()
-        values = (values * rows[:, :, None]).mul_(columns[:, None]).sum(-1)
-        window.add_to(maps, (values * (strength.sum(-1) > 0)).flatten(1))
+        with one_thread_if_small(window.gradient):
+            # Channels last: what follows is of each channel alone, and is fastest side by side.
+            strength = window.gradient.movedim(1, -1).abs().contiguous()
+            rows, columns = _gaussians(strength, window.cells, width)
+            rows *= weights[window.index][:, None]
+            values = window.activation.movedim(1, -1).contiguous()
+            values = (values * rows[:, :, None]).mul_(columns[:, None]).sum(-1)
+            window.add_to(maps, (values * (strength.sum(-1) > 0)).flatten(1))
     return maps.view(-1, height, width)
 
 

@@ -24,7 +24,8 @@ from tests.benchmarks.report import tables, written
 # By name: modules here that have a WORK each.
 WORKS = (
     *("two_stage", "one_stage", "group_norm", "inner_layer", "ablation", "drise"),
-    *("precision", "classification", "throughput", "methods", "serving", "jobs"),
+    *("precision", "classification", "throughput", "methods", "targets_and_layers"),
+    *("serving", "jobs"),
 )
 # The figures that the repository keeps, and the table of them all.
 KEPT = Path("docs/benchmarks")

@@ -27,7 +27,7 @@ PATIENCE = 60.0
 Seconds = list[float]
 
 
-class _Timer:
+class Timer:
     """Runs requests on a picture and says how long explaining took, round by round."""
 
     def __init__(self, settings: Settings) -> None:
@@ -73,7 +73,7 @@ class _Timer:
 
 def run(settings: Settings) -> Iterator[Row]:
     """A row for each method: seconds for one box; what a box more adds is among the figures."""
-    timer = _Timer(settings)
+    timer = Timer(settings)
     detection = timer.detection()
     for method in METHODS.names():
         one = ExplainRequest(method, score_threshold=0.0, max_detections=1)
@@ -87,19 +87,25 @@ def run(settings: Settings) -> Iterator[Row]:
             note = f"{PAPERS[method]:,} masks, from {FEW} and {MORE}"
         seconds = measure(one)
         ten = middle(seconds) if several == one else middle(measure(several))
-        yield Row(
-            case=method + (f" ({note})" if note else ""),
-            measure="seconds added for one box",
-            value=middle(seconds),
-            spread=spread(seconds),
-            ours=middle(seconds),
-            other=detection,
-            figures={
-                "each_more_box_s": max(0.0, (ten - middle(seconds)) / (BOXES - 1)),
-                "in_detections": middle(seconds) / detection,
-                "detection_s": detection,
-            },
-        )
+        case = method + (f" ({note})" if note else "")
+        yield row_of(case, seconds, (ten - middle(seconds)) / (BOXES - 1), detection)
+
+
+def row_of(case: str, seconds: Seconds, each_more: float, detection: float) -> Row:
+    """What explaining one box takes, each round, and what each box more adds."""
+    return Row(
+        case=case,
+        measure="seconds added for one box",
+        value=middle(seconds),
+        spread=spread(seconds),
+        ours=middle(seconds),
+        other=detection,
+        figures={
+            "each_more_box_s": max(0.0, each_more),
+            "in_detections": middle(seconds) / detection,
+            "detection_s": detection,
+        },
+    )
 
 
 WORK = Work(f"Every method on {ARCHITECTURE}, 640 x 480, added to detection", run)
