@@ -17,7 +17,7 @@ from handlers.manifest import Manifest
 
 FILE = "bill-of-materials.cdx.json"
 SCHEMA = SchemaVersion.V1_6
-PACKAGES = ("numpy", "pillow", "safetensors", "torch", "torchvision")
+PACKAGES = ("numpy", "pillow", "safetensors", "threadpoolctl", "torch", "torchvision")
 
 
 def bill_of_materials(manifest: Manifest, packages: Sequence[str] = PACKAGES) -> bytes:

@@ -20,7 +20,8 @@ SMALL = 2**19
 def one_thread_if_small(values: Tensor) -> AbstractContextManager[object]:
     """For what is done with values of this size on a processor: a `with` in which OpenMP, and so
     torch, has the calling thread alone. torch.set_num_threads would count for threads that start
-    meanwhile as well, for ever."""
+    meanwhile as well, for ever; where a program has called it, MKL's products of matrices keep its
+    number."""
     if values.device.type != "cpu" or values.numel() > SMALL:
         return nullcontext()
     openmp = _openmp()
@@ -30,7 +31,7 @@ def one_thread_if_small(values: Tensor) -> AbstractContextManager[object]:
 
 @cache
 def _openmp() -> Any:
-    """None on a server that was set up before archives asked for threadpoolctl: maps are the same
+    """None on a server that was set up before Whybox needed threadpoolctl: maps are the same
     without."""
     if find_spec("threadpoolctl") is None:
         return None

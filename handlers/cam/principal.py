@@ -32,9 +32,10 @@ TRACES = (1e-25, 1e30)
 class Accuracy:
     """Of what is computed in one type of number, with Lanczos' method.
 
-    looks: after how many steps it is looked whether they were enough. rounding: what is made of
-    products over many cells, as a share of the largest eigenvalue. converged: a residual that is as
-    small, of two eigenvalues that lie apart by no more than that any vector between will do.
+    looks: after how many steps it is looked whether they were enough. rounding, converged: shares
+    of the largest eigenvalue; what products over many cells are off by, and the largest residual
+    that is taken. Two eigenvalues closer than that look like one, and any vector between theirs
+    may come.
     """
 
     looks: tuple[int, ...]
@@ -179,7 +180,8 @@ def first_components(several: Sequence[Cells]) -> list[Tensor]:
         for place, leading, sure in zip(places, *parts, strict=True):
             unsure = torch.where(~sure)[0]
             if len(unsure):
-                leading[unsure] = _leading_of_all(several[place].exact(unsure).gram())
+                exact = _leading_of_all(several[place].exact(unsure).gram())
+                leading[unsure] = exact.to(leading.dtype)
             found[place] = several[place].direction(leading)
     return [found[place] for place in range(len(several))]
 
@@ -194,7 +196,7 @@ def _leading_of_all(gram: Tensor) -> Tensor:
     if not bool(sure.all()):
         vectors[~sure] = torch.linalg.eigh(gram[~sure])[1][..., -1]
     vectors = vectors * (gram != 0).any(-1).any(-1)[:, None]
-    found: Tensor = vectors.where(finite[:, None], torch.nan).float()
+    found: Tensor = vectors.where(finite[:, None], torch.nan)
     return found
 
 
@@ -211,7 +213,8 @@ def _leading(gram: Tensor) -> tuple[Tensor, Tensor]:
     trace = gram.diagonal(dim1=-2, dim2=-1).sum(-1)
     usual = (trace > TRACES[0]) & (trace < TRACES[1])
     found, sure = torch.zeros_like(gram[..., 0]), torch.zeros_like(usual)
-    if gram.shape[-1] > SMALL and bool(usual.any()):
+    known = gram.dtype in ACCURACIES  # of half precision all eigenvectors are asked for
+    if known and gram.shape[-1] > SMALL and bool(usual.any()):
         found[usual], sure[usual] = _lanczos(gram[usual] / trace[usual, None, None])
     return found, sure
 

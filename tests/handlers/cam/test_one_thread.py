@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from handlers.cam import one_thread
 from handlers.cam.one_thread import SMALL, one_thread_if_small
+from handlers.cam.pooled import PooledGradient
+from handlers.cam.registry import METHODS
 
 
 @pytest.fixture(autouse=True)
@@ -16,6 +20,7 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+    one_thread._openmp.cache_clear()
 
 
 @pytest.mark.parametrize(("floats", "threads"), [(1, 1), (SMALL, 1), (SMALL + 1, 2)])
@@ -52,4 +57,27 @@ def test_without_threadpoolctl_threads_stay_as_they_are(monkeypatch: pytest.Monk
     monkeypatch.setattr(one_thread, "find_spec", lambda name: None)
     with one_thread_if_small(torch.empty(1)):
         assert torch.get_num_threads() == 2
-    one_thread._openmp.cache_clear()
+
+
+@pytest.mark.parametrize("method", ["odam", "gradcam++", "ssgradcam", "gcame", "eigengradcam"])
+def test_the_maps_of_a_small_footprint_take_one(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever makes a large tensor for each box."""
+    torch.manual_seed(0)
+    rows, columns = torch.rand(2, 7, 12), torch.rand(2, 7, 16)
+    pooled, gradient = torch.randn(2, 2, 64, 7, 7)
+    threads = []
+    multiply = Tensor.__mul__
+
+    def noted(one: Tensor, other: Any) -> Tensor:
+        found: Tensor = multiply(one, other)
+        if found.numel() >= 64 * 12 * 16:
+            threads.append(torch.get_num_threads())
+        return found
+
+    monkeypatch.setattr(Tensor, "__mul__", noted)
+    function = METHODS.get(method)
+    assert function is not None
+    function(PooledGradient(torch.randn(64, 12, 16), pooled, gradient, rows, columns))
+    assert set(threads) == {1}
