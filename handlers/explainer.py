@@ -41,7 +41,7 @@ from handlers.layers import (
 )
 from handlers.loading import load_model
 from handlers.manifest import ArchiveError, Manifest
-from handlers.memory import Batches, Footprint
+from handlers.memory import Batches, Footprint, worthwhile
 from handlers.method_check import check_method, refusal, without_layer
 from handlers.network import Network, batch_of
 from handlers.normalisation import exact_normalisation
@@ -247,7 +247,8 @@ class Explainer:
         """Boxes, labels, scores and order of the stock model on each picture alone.
 
         pictures: uint8 RGB tensors [3, H, W] of any sizes. batch_size: so many run at a time, 8 by
-        itself; fewer, with a warning if it was asked for, where that does not fit memory. Raises
+        itself, of large ones on a processor less (`worthwhile`); fewer, with a warning if it was
+        asked for, where that does not fit memory. Raises
         PictureError for a picture that the detector cannot take, RequestError for a batch_size
         below 1.
         """
@@ -299,11 +300,10 @@ class Explainer:
         for shape, group in groups.items():
             several = [prepared[place] for place in group]
             asked = None if batch_size is None else "batch_size"
-            device = several[0].tensors.device
-            batches = Batches(device, batch_size or BATCH_SIZE, self._footprint, asked)
-            found = batches.run(
-                lambda batch: self.network.find(batch_of(batch)), several, shape[-2] * shape[-1]
-            )
+            device, pixels = several[0].tensors.device, shape[-2] * shape[-1]
+            number = batch_size or worthwhile(device, BATCH_SIZE, pixels)
+            batches = Batches(device, number, self._footprint, asked)
+            found = batches.run(lambda batch: self.network.find(batch_of(batch)), several, pixels)
             yield from zip(group, found, strict=True)
 
     def prepare(self, picture: Tensor) -> Inputs:

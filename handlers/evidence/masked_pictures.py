@@ -19,7 +19,7 @@ from handlers.detectors.base import Found, Raw
 from handlers.detectors.classifier import ClassifierDetector
 from handlers.evidence.scene import Piece, Question, Where
 from handlers.images import Geometry
-from handlers.memory import Batches, fitting
+from handlers.memory import Batches, fitting, worthwhile
 from handlers.schema import ExplainRequest
 
 # A map's cell is at most so many pixels of the network input, and the shorter side has at least so
@@ -77,7 +77,8 @@ class DetectorOnMasks:
         self.height, self.width = bottom - top, right - left
         self.cell = max(1, min(LARGEST_CELL, min(self.height, self.width) // LEAST_CELLS))
         asked = self.scene.batch_size
-        number = asked or BATCH.get(self.device.type, 1)
+        most = BATCH.get(self.device.type, 1)
+        number = asked or worthwhile(self.device, most, self._pixels)
         name = "batch_size" if asked else None
         self._batches = Batches(self.device, number, self.scene.footprint, name)
         # Written over for each batch: fresh memory costs more than what is written.

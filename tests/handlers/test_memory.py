@@ -10,7 +10,15 @@ import torch
 from torch import Tensor, nn
 
 import handlers.memory
-from handlers.memory import MIB, Batches, Footprint, free_bytes, measured, out_of_memory
+from handlers.memory import (
+    MIB,
+    Batches,
+    Footprint,
+    free_bytes,
+    measured,
+    out_of_memory,
+    worthwhile,
+)
 
 CPU = torch.device("cpu")
 V1, V2 = "sys/fs/cgroup/memory", "sys/fs/cgroup"
@@ -222,3 +230,14 @@ def test_the_cpu_says_so_when_it_runs_out() -> None:
     with pytest.raises(RuntimeError) as error:
         torch.empty(2**50)
     assert out_of_memory(error.value)
+
+
+@pytest.mark.parametrize(
+    ("device", "pixels", "number"),
+    [
+        *(("cpu", 1, 8), ("cpu", 320 * 320, 8), ("cpu", 320 * 427, 7), ("cpu", 600 * 800, 2)),
+        *(("cpu", 800 * 1066, 1), ("cpu", 10**8, 1), ("cuda", 800 * 1066, 8)),
+    ],
+)
+def test_a_processor_takes_large_pictures_one_by_one(device: str, pixels: int, number: int) -> None:
+    assert worthwhile(torch.device(device), 8, pixels) == number
