@@ -7,6 +7,7 @@ import functools
 import os
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -28,6 +29,12 @@ from handlers.detectors.classifier import CLASSIFIERS
 from handlers.detectors.registry import architectures, build_model
 from handlers.explainer import Explainer
 from jobs.demo.scenes import HELD_OUT_SEEDS, SceneOptions, make_scene
+
+
+def pytest_configure() -> None:
+    # Of what a script runs in the background Ctrl-C is ignored, and by all that it starts.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
