@@ -6,11 +6,15 @@ On a box's 100,000 floats an operation of two threads took 50 to 100 us where th
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import ctypes
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 # Up to so many floats, 2 MiB of float32.
@@ -19,14 +23,36 @@ SMALL = 2**19
 
 def one_thread_if_small(values: Tensor) -> AbstractContextManager[object]:
     """For what is done with values of this size on a processor: a `with` in which OpenMP, and so
-    torch, has the calling thread alone. torch.set_num_threads would count for threads that start
-    meanwhile as well, for ever; where a program has called it, MKL's products of matrices keep its
-    number."""
-    if values.device.type != "cpu" or values.numel() > SMALL:
-        return nullcontext()
-    openmp = _openmp()
-    limited: AbstractContextManager[object] = openmp.limit(limits=1) if openmp else nullcontext()
-    return limited
+    torch, has the calling thread alone."""
+    small = values.device.type == "cpu" and values.numel() <= SMALL
+    return _one_thread() if small and _openmp() is not None else nullcontext()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """torch.set_num_threads would count for threads that start meanwhile as well, for ever. Where a
+    program has called it, MKL goes by its number rather than OpenMP's, and is told apart."""
+    if torch.get_num_threads() == 1:  # asking sets a new thread's numbers, which would undo these
+        yield
+        return
+    mkl = _mkl()
+    before = mkl(1) if mkl else 0
+    try:
+        with _openmp().limit(limits=1):
+            yield
+    finally:
+        if mkl:
+            mkl(before)
+
+
+@cache
+def _mkl() -> Callable[[int], int] | None:
+    """Sets how many threads MKL takes for the calling thread, 0 for as many as OpenMP, and returns
+    what was set before; None where torch is built without it."""
+    for library in (Path(torch.__file__).parent / "lib").glob("*torch_cpu.*"):
+        with suppress(OSError):  # a file that is no library
+            return getattr(ctypes.CDLL(str(library)), "MKL_Set_Num_Threads_Local", None)
+    return None
 
 
 @cache

@@ -151,7 +151,7 @@ class Cells:
             columns = self.columns()
             return columns.mT @ columns
         gram, mean = self.centred @ self.centred.mT, self.mean
-        return gram + self.outside * mean[..., None] * mean[..., None, :] if self.outside else gram
+        return gram.baddbmm_(mean[..., None], mean[:, None], alpha=self.outside)
 
     def direction(self, leading: Tensor) -> Tensor:
         """Of channels [n, C], from eigenvectors [n, k] of `gram`."""
@@ -214,14 +214,18 @@ def _leading(gram: Tensor) -> tuple[Tensor, Tensor]:
     usual = (trace > TRACES[0]) & (trace < TRACES[1])
     found, sure = torch.zeros_like(gram[..., 0]), torch.zeros_like(usual)
     known = gram.dtype in ACCURACIES  # of half precision all eigenvectors are asked for
-    if known and gram.shape[-1] > SMALL and bool(usual.any()):
-        found[usual], sure[usual] = _lanczos(gram[usual] / trace[usual, None, None])
+    if known and gram.shape[-1] > SMALL:
+        if bool(usual.all()):
+            return _lanczos(gram, trace)
+        if bool(usual.any()):
+            found[usual], sure[usual] = _lanczos(gram[usual], trace[usual])
     return found, sure
 
 
-def _lanczos(gram: Tensor) -> tuple[Tensor, Tensor]:
-    """The same of matrices [N, n, n] of trace 1."""
+def _lanczos(gram: Tensor, trace: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of matrices [N, n, n] over their traces [N]."""
     number, size = gram.shape[:2]
+    scale = trace[:, None, None]
     looks = ACCURACIES[gram.dtype].looks
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(1, size, generator=generator, dtype=gram.dtype).to(gram.device)
@@ -231,14 +235,15 @@ def _lanczos(gram: Tensor) -> tuple[Tensor, Tensor]:
     # columns, and these are symmetric.
     basis = gram.new_zeros(number, looks[-1], size)
     products = torch.zeros_like(basis)  # with the matrix
-    row = start @ gram
+    row = start @ gram / scale
     for step in range(looks[-1]):
         before = basis[:, :step]
-        for _ in range(2):  # once leaves what rounding brings back
-            row = row - (row @ before.mT) @ before
-        row = torch.nn.functional.normalize(row, dim=-1)
-        basis[:, step] = row[:, 0]
-        row = row @ gram
+        with one_thread_if_small(basis):
+            for _ in range(2):  # once leaves what rounding brings back
+                row = row - (row @ before.mT) @ before
+            row = torch.nn.functional.normalize(row, dim=-1)
+            basis[:, step] = row[:, 0]
+        row = row @ gram / scale
         products[:, step] = row[:, 0]
         if step + 1 not in looks:
             continue
@@ -248,7 +253,7 @@ def _lanczos(gram: Tensor) -> tuple[Tensor, Tensor]:
             break
         more = torch.where(~enough)[0]
         if len(more) < len(active):
-            active, gram, row = active[more], gram[more], row[more]
+            active, gram, scale, row = active[more], gram[more], scale[more], row[more]
             basis, products = basis[more], products[more]
     return found, sure
 

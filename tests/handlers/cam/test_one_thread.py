@@ -52,6 +52,36 @@ def test_a_thread_that_starts_meanwhile_keeps_its_own() -> None:
     assert found == [2]
 
 
+def test_a_new_thread_has_one_for_its_first_operation() -> None:
+    found = []
+
+    def look() -> None:
+        with one_thread_if_small(torch.empty(1)):
+            torch.ones(2) + 1
+            found.append(torch.get_num_threads())
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert found == [1]
+
+
+@pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch is built without MKL")
+def test_mkl_has_one_where_a_program_chose_a_number() -> None:
+    mkl = one_thread._mkl()
+    assert mkl is not None
+    with one_thread_if_small(torch.empty(1)):
+        assert mkl(1) == 1
+    assert mkl(2) == 2
+
+
+def test_without_mkl_torch_has_one_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_thread, "_mkl", lambda: None)
+    with one_thread_if_small(torch.empty(1)):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+
+
 def test_without_threadpoolctl_threads_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     one_thread._openmp.cache_clear()
     monkeypatch.setattr(one_thread, "find_spec", lambda name: None)

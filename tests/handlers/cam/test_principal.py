@@ -54,9 +54,9 @@ def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             tried.append("all")
         return every(matrix)
 
-    def steps(matrix: Tensor) -> Any:
+    def steps(matrix: Tensor, trace: Tensor) -> Any:
         tried.append(str(matrix.dtype).removeprefix("torch."))
-        return lanczos(matrix)
+        return lanczos(matrix, trace)
 
     monkeypatch.setattr(torch.linalg, "eigh", noted)
     monkeypatch.setattr(principal, "_lanczos", steps)
