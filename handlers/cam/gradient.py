@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from handlers.cam.one_thread import one_thread_if_small
+from handlers.cam.threads import Result, one_thread_if_small
 
 # Floats of gradient that one window batch may hold at a time (64 MiB in float32).
 WINDOW_BUDGET = 16_777_216
@@ -82,6 +82,19 @@ class MapGradient(ABC):
     def windows(self) -> Iterator[Window]:
         """The cells where the gradient is not zero, in batches within WINDOW_BUDGET."""
 
+    def each_window(self, work: Callable[[Window], Result]) -> Iterator[Result]:
+        """work(window) of the `windows`, in their order; on a processor several may run at once, in
+        threads of their own."""
+        for window in self.windows():
+            with one_thread_if_small(window.gradient):
+                done = work(window)
+            yield done
+
+    def for_windows(self, work: Callable[[Window], None]) -> None:
+        """The same, where `work` itself writes what comes of a window's detections."""
+        for _ in self.each_window(work):
+            pass
+
     @abstractmethod
     def dense(self, places: Tensor) -> Tensor:
         """The whole gradient [n, C, h, w] of the detections at int64 `places` [n]."""
@@ -109,10 +122,12 @@ class MapGradient(ABC):
         `function` must be zero where the gradient is zero.
         """
         sums = self.gradient.new_zeros(len(self), len(self.activation))
-        for window in self.windows():
-            with one_thread_if_small(window.gradient):
-                values = function(window.activation, window.gradient)
-                sums[window.index] = over_cells(values, torch.sum)
+
+        def add(window: Window) -> None:
+            values = function(window.activation, window.gradient)
+            sums[window.index] = over_cells(values, torch.sum)
+
+        self.for_windows(add)
         return sums
 
     def elementwise(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -122,9 +137,11 @@ class MapGradient(ABC):
         """
         _, height, width = self.activation.shape
         maps = self.gradient.new_zeros(len(self), height * width)
-        for window in self.windows():
-            with one_thread_if_small(window.gradient):
-                window.add_to(maps, function(window.activation, window.gradient).flatten(1))
+
+        def add(window: Window) -> None:
+            window.add_to(maps, function(window.activation, window.gradient).flatten(1))
+
+        self.for_windows(add)
         return maps.view(-1, height, width)
 
 

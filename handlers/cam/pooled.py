@@ -7,14 +7,14 @@ G = dy/dr: non-zero in the RoI's footprint alone, and its mean needs no map at a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from handlers.cam.gradient import WINDOW_BUDGET, MapGradient, Window, gathered
-from handlers.cam.one_thread import one_thread_if_small
+from handlers.cam.threads import Result, side_by_side
 
 
 @dataclass(frozen=True)
@@ -47,32 +47,6 @@ class PooledGradient(MapGradient):
         return (self.gradient * self.pooled).sum((-2, -1))
 
     def windows(self) -> Iterator[Window]:
-        # A processor is fastest with one footprint at a time, which its cache holds; an
-        # accelerator with many at once.
-        return self._one_by_one() if self.gradient.device.type == "cpu" else self._batches()
-
-    def _one_by_one(self) -> Iterator[Window]:
-        """Each detection's footprint alone, without padding and without a copy of the map."""
-        height, width = self.activation.shape[1:]
-        number, channels, tall, wide = self.gradient.shape
-        spans = torch.stack([*_span(self.rows), *_span(self.columns)], 1).tolist()
-        places = torch.arange(height * width).view(height, width)
-        # With the channels in the middle both products are of few and large matrices.
-        pooled = self.gradient.transpose(1, 2).reshape(number, tall * channels, wide)
-        for index, (top, height, left, width) in enumerate(spans):
-            y, x = slice(top, top + height), slice(left, left + width)
-            activation = self.activation[None, :, y, x]
-            with one_thread_if_small(activation):
-                stretched = (pooled[index] @ self.columns[index, :, x]).view(tall, channels * width)
-                gradient = self.rows[index, :, y].T @ stretched
-            yield Window(
-                torch.tensor([index]),
-                activation,
-                gradient.view(height, channels, width).transpose(0, 1)[None],
-                places[y, x].reshape(1, -1),
-            )
-
-    def _batches(self) -> Iterator[Window]:
         """Footprints of like size together, padded, within WINDOW_BUDGET."""
         top, tall = _span(self.rows)
         left, wide = _span(self.columns)
@@ -84,6 +58,35 @@ class PooledGradient(MapGradient):
             count = max(1, WINDOW_BUDGET // (self.activation.shape[0] * largest))
             for index in members.split(count):
                 yield self._window(index, top[index], left[index], tall[index], wide[index])
+
+    def each_window(self, work: Callable[[Window], Result]) -> Iterator[Result]:
+        """An accelerator is fastest with many footprints at once. A processor with one, which its
+        cache holds: without padding and without a copy of the map."""
+        if self.gradient.device.type != "cpu":
+            return super().each_window(work)
+        number, channels, tall, wide = self.gradient.shape
+        places = torch.arange(self.activation[0].numel()).view(self.activation.shape[1:])
+        # With the channels in the middle both products are of few and large matrices.
+        pooled = self.gradient.transpose(1, 2).reshape(number, tall * channels, wide)
+
+        def alone(footprint: list[int]) -> Result:
+            index, top, height, left, width = footprint
+            y, x = slice(top, top + height), slice(left, left + width)
+            stretched = (pooled[index] @ self.columns[index, :, x]).view(tall, channels * width)
+            gradient = (self.rows[index, :, y].T @ stretched).view(height, channels, width)
+            return work(
+                Window(
+                    torch.tensor([index]),
+                    self.activation[None, :, y, x],
+                    gradient.transpose(0, 1)[None],
+                    places[y, x].reshape(1, -1),
+                )
+            )
+
+        spans = torch.stack([torch.arange(number), *_span(self.rows), *_span(self.columns)], 1)
+        footprints = spans.tolist()
+        floats = [channels * height * width for _, _, height, _, width in footprints]
+        return side_by_side(alone, footprints, floats)
 
     def _window(
         self, index: Tensor, top: Tensor, left: Tensor, tall: Tensor, wide: Tensor

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from handlers.cam.gradient import WINDOW_BUDGET, MapGradient, Window
-from handlers.cam.one_thread import one_thread_if_small
 from handlers.cam.registry import METHODS, Evidence, looks_at
+from handlers.cam.threads import one_thread_if_small, side_by_side
 
 # The angle in radians by which a component may be off.
 ANGLE = 1e-4
@@ -71,24 +71,27 @@ def eigengradcam(gradient: MapGradient) -> Tensor:
     _, height, width = gradient.activation.shape
     number = height * width
     maps = gradient.gradient.new_zeros(len(gradient), number)
-    for windows in _together(gradient.windows()):
-        group = [_cells(window, number) for window in windows]
-        for window, cells, component in zip(windows, group, first_components(group), strict=True):
-            with one_thread_if_small(window.gradient):
-                offset = (cells.mean * component).sum(-1, keepdim=True)
-                inside = (component[:, None] @ cells.values)[:, 0]
-                # Correlation with the sum over channels, which is zero outside.
-                summed = _at_most_one(cells.values.sum(1))
-                agreement = ((inside - offset) * summed).sum(-1)
-                sign = torch.where(agreement < 0, -1.0, 1.0)[:, None]
-                maps[window.index] = -offset * sign
-                window.add_to(maps, inside * sign)
+
+    def seen(window: Window) -> tuple[Window, Cells]:
+        return window, Cells.of((window.activation * window.gradient).flatten(2), number)
+
+    def project(one: tuple[Window, Cells, Tensor]) -> None:
+        window, cells, component = one
+        offset = (cells.mean * component).sum(-1, keepdim=True)
+        inside = (component[:, None] @ cells.values)[:, 0]
+        # Correlation with the sum over channels, which is zero outside.
+        summed = _at_most_one(cells.values.sum(1))
+        agreement = ((inside - offset) * summed).sum(-1)
+        sign = torch.where(agreement < 0, -1.0, 1.0)[:, None]
+        maps[window.index] = -offset * sign
+        window.add_to(maps, inside * sign)
+
+    for group in _together(gradient.each_window(seen)):
+        components = first_components([cells for _, cells in group])
+        found = [(*one, component) for one, component in zip(group, components, strict=True)]
+        for _ in side_by_side(project, found, [cells.values.numel() for _, cells in group]):
+            pass
     return maps.view(-1, height, width)
-
-
-def _cells(window: Window, number: int) -> Cells:
-    with one_thread_if_small(window.gradient):
-        return Cells.of((window.activation * window.gradient).flatten(2), number)
 
 
 def _at_most_one(vectors: Tensor) -> Tensor:
@@ -97,17 +100,17 @@ def _at_most_one(vectors: Tensor) -> Tensor:
     return vectors / largest.masked_fill(largest == 0, 1)
 
 
-def _together(windows: Iterator[Window]) -> Iterator[list[Window]]:
+def _together(several: Iterator[tuple[Window, Cells]]) -> Iterator[list[tuple[Window, Cells]]]:
     """As many at a time as WINDOW_BUDGET has room for with what is computed of them."""
-    group: list[Window] = []
+    group: list[tuple[Window, Cells]] = []
     floats = 0
-    for window in windows:
+    for window, cells in several:
         number, channels = window.gradient.shape[:2]
         own = 4 * window.gradient.numel() + number * channels**2
         if group and floats + own > WINDOW_BUDGET:
             yield group
             group, floats = [], 0
-        group.append(window)
+        group.append((window, cells))
         floats += own
     if group:
         yield group

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from handlers.cam.gradient import MapGradient, Window, over_cells
-from handlers.cam.one_thread import one_thread_if_small
 from handlers.cam.registry import METHODS
 from handlers.cam.weighting import gradcam_plus_plus_weight
 
@@ -52,12 +51,14 @@ def _with_space_maps(gradient: MapGradient, weights: Callable[[Window], Tensor])
     """sum_k w_k A_k S_k with the weights [n, C] of a window's detections: maps [N, h, w]."""
     _, height, width = gradient.activation.shape
     maps = gradient.gradient.new_zeros(len(gradient), height * width)
-    for window in gradient.windows():
-        with one_thread_if_small(window.gradient):
-            strength = window.gradient.abs()
-            scale = weights(window) / _or_one(over_cells(strength, torch.amax))
-            values = scale[:, None] @ (window.activation * strength).flatten(2)
-            window.add_to(maps, values[:, 0])
+
+    def add(window: Window) -> None:
+        strength = window.gradient.abs()
+        scale = weights(window) / _or_one(over_cells(strength, torch.amax))
+        values = scale[:, None] @ (window.activation * strength).flatten(2)
+        window.add_to(maps, values[:, 0])
+
+    gradient.for_windows(add)
     return maps.view(-1, height, width)
 
 
@@ -74,15 +75,17 @@ def gcame(gradient: MapGradient) -> Tensor:
     _, height, width = gradient.activation.shape
     weights = gradient.mean()
     maps = gradient.gradient.new_zeros(len(gradient), height * width)
-    for window in gradient.windows():
-        with one_thread_if_small(window.gradient):
-            # Channels last: what follows is of each channel alone, and is fastest side by side.
-            strength = window.gradient.movedim(1, -1).abs().contiguous()
-            rows, columns = _gaussians(strength, window.cells, width)
-            rows *= weights[window.index][:, None]
-            values = window.activation.movedim(1, -1).contiguous()
-            values = (values * rows[:, :, None]).mul_(columns[:, None]).sum(-1)
-            window.add_to(maps, (values * (strength.sum(-1) > 0)).flatten(1))
+
+    def add(window: Window) -> None:
+        # Channels last: what follows is of each channel alone, and is fastest side by side.
+        strength = window.gradient.movedim(1, -1).abs().contiguous()
+        rows, columns = _gaussians(strength, window.cells, width)
+        rows *= weights[window.index][:, None]
+        values = window.activation.movedim(1, -1).contiguous()
+        values = (values * rows[:, :, None]).mul_(columns[:, None]).sum(-1)
+        window.add_to(maps, (values * (strength.sum(-1) > 0)).flatten(1))
+
+    gradient.for_windows(add)
     return maps.view(-1, height, width)
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
 from handlers.cam.gradient import MapGradient
 from handlers.cam.registry import METHODS
+
+# Floats, 4 MiB of float32.
+BUFFER = 2**20
 
 
 @METHODS.register("gradcam")
@@ -37,13 +41,25 @@ def gradcam_plus_plus_weights(gradient: MapGradient) -> Tensor:
 def gradcam_plus_plus_weight(gradient: MapGradient) -> Callable[[Tensor], Tensor]:
     """What a cell's gradient g [..., C, a, b] adds to its channel's weight: alpha ReLU(g)."""
     # A sum over |A| would be quicker, but cancels where a channel is negative.
-    total = gradient.activation.clamp(min=0).sum((-2, -1))[:, None, None]
+    total = _positive_sums(gradient.activation)[:, None, None]
 
     def weight(g: Tensor) -> Tensor:
         positive = g.relu()
         return positive / (total * positive).add_(2)
 
     return weight
+
+
+def _positive_sums(activation: Tensor) -> Tensor:
+    """sum over space of ReLU(A): [C]."""
+    # In a buffer that stays: to get new memory of a map's size takes several times as long.
+    channels = max(1, BUFFER // activation[0].numel())
+    buffer = torch.empty_like(activation[:channels])
+    parts = []
+    for own in activation.split(channels):
+        positive = torch.clamp(own, min=0, out=buffer[: len(own)])
+        parts.append(positive.sum((-2, -1)))
+    return torch.cat(parts)
 
 
 @METHODS.register("xgradcam")

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 import handlers.cam.pooled
+from handlers.cam.gradient import MapGradient
 from handlers.cam.pooled import PooledGradient
 from handlers.cam.registry import METHODS, Evidence, evidence_of
 
@@ -65,7 +66,7 @@ def random_gradient(number: int) -> tuple[PooledGradient, Tensor]:
 def test_equal_to_the_dense_gradient(budget: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     if budget is not None:  # as on an accelerator
         monkeypatch.setattr(handlers.cam.pooled, "WINDOW_BUDGET", budget)
-        monkeypatch.setattr(PooledGradient, "_one_by_one", PooledGradient._batches)
+        monkeypatch.setattr(PooledGradient, "each_window", MapGradient.each_window)
     ours, dense = random_gradient(40)
     activation = ours.activation
     assert torch.allclose(ours.mean(), dense.mean((2, 3)), atol=1e-5)
@@ -86,7 +87,7 @@ def test_methods_make_no_difference_between_the_two_ways(
     assert function is not None
     ours, _ = random_gradient(40)
     one_by_one = function(ours)
-    monkeypatch.setattr(PooledGradient, "_one_by_one", PooledGradient._batches)
+    monkeypatch.setattr(PooledGradient, "each_window", MapGradient.each_window)
     assert torch.allclose(function(ours), one_by_one, atol=1e-4)
 
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from handlers.cam import one_thread
-from handlers.cam.one_thread import SMALL, one_thread_if_small
+from handlers.cam import threads
 from handlers.cam.pooled import PooledGradient
 from handlers.cam.registry import METHODS
+from handlers.cam.threads import SMALL, TOGETHER, one_thread_if_small, side_by_side
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +20,7 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
-    one_thread._openmp.cache_clear()
+    threads._openmp.cache_clear()
 
 
 @pytest.mark.parametrize(("floats", "threads"), [(1, 1), (SMALL, 1), (SMALL + 1, 2)])
@@ -68,7 +68,7 @@ def test_a_new_thread_has_one_for_its_first_operation() -> None:
 
 @pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="torch is built without MKL")
 def test_mkl_has_one_where_a_program_chose_a_number() -> None:
-    mkl = one_thread._mkl()
+    mkl = threads._mkl()
     assert mkl is not None
     with one_thread_if_small(torch.empty(1)):
         assert mkl(1) == 1
@@ -76,15 +76,62 @@ def test_mkl_has_one_where_a_program_chose_a_number() -> None:
 
 
 def test_without_mkl_torch_has_one_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(one_thread, "_mkl", lambda: None)
+    monkeypatch.setattr(threads, "_mkl", lambda: None)
     with one_thread_if_small(torch.empty(1)):
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
 
 
+@pytest.mark.parametrize("number", [0, 1, 2, 7])
+def test_what_runs_side_by_side_comes_in_order(number: int) -> None:
+    """The large in the calling thread, with all that torch has; the others with one."""
+
+    def work(item: int) -> tuple[int, int, bool]:
+        here = threading.current_thread() is threading.main_thread()
+        return item, torch.get_num_threads(), here
+
+    items = range(number)
+    found = list(side_by_side(work, items, [SMALL + 1 if item == 3 else 1 for item in items]))
+    assert found == [(item, 2, True) if item == 3 else (item, 1, number == 1) for item in items]
+
+
+def test_so_many_floats_at_a_time() -> None:
+    assert list(threads._runs([TOGETHER, 1, 1, SMALL, 9, SMALL + 1, 1])) == [
+        *([0], [1, 2, 3, 4], [5], [6])
+    ]
+
+
+def test_two_run_at_once_in_the_modes_of_who_asked() -> None:
+    both = threading.Barrier(2, timeout=20)
+
+    def work(item: int) -> tuple[bool, bool]:
+        both.wait()
+        return torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    for inference, gradients in [(True, False), (False, False), (False, True)]:
+        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+            assert list(side_by_side(work, [0, 1], [1, 1])) == 2 * [(inference, gradients)]
+
+
+def test_what_is_raised_there_is_raised_here() -> None:
+    with pytest.raises(ZeroDivisionError):
+        list(side_by_side(lambda item: 1 // item, [1, 0, 1], [1, 1, 1]))
+    assert threading.active_count() == 1
+
+
+@pytest.mark.parametrize("reason", ["one thread", "no threadpoolctl"])
+def test_one_after_the_other(reason: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if reason == "one thread":
+        torch.set_num_threads(1)
+    else:
+        monkeypatch.setattr(threads, "_openmp", lambda: None)
+    found = side_by_side(lambda item: threading.current_thread(), [1, 2], [1, 1])
+    assert set(found) == {threading.main_thread()}
+
+
 def test_without_threadpoolctl_threads_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    one_thread._openmp.cache_clear()
-    monkeypatch.setattr(one_thread, "find_spec", lambda name: None)
+    threads._openmp.cache_clear()
+    monkeypatch.setattr(threads, "find_spec", lambda name: None)
     with one_thread_if_small(torch.empty(1)):
         assert torch.get_num_threads() == 2
 
