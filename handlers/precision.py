@@ -31,16 +31,22 @@ HEADS = ("rpn", "roi_heads")
 @contextmanager
 def exact_float32() -> Iterator[None]:
     """float32 means float32: by default cuDNN rounds convolutions to TF32's ten bits, and a program
-    around this one may have allowed the same, or bfloat16, for matrix products."""
+    around this one may have allowed the same, or bfloat16, for matrix products, or have turned
+    autocast on."""
     backends: Any = torch.backends
     mkldnn = backends.mkldnn
     kinds = [backends.cuda.matmul, backends.cudnn.conv, mkldnn.matmul, mkldnn.conv]
     before = [kind.fp32_precision for kind in kinds]
+    autocast = [name for name in ("cpu", "cuda") if torch.is_autocast_enabled(name)]
     for kind in kinds:
         kind.fp32_precision = "ieee"
+    for name in autocast:
+        torch.set_autocast_enabled(name, False)
     try:
         yield
     finally:
+        for name in autocast:
+            torch.set_autocast_enabled(name, True)
         for kind, precision in zip(kinds, before, strict=True):
             kind.fp32_precision = precision
 

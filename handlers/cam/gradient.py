@@ -80,11 +80,12 @@ class MapGradient(ABC):
 
     @abstractmethod
     def windows(self) -> Iterator[Window]:
-        """The cells where the gradient is not zero, in batches within WINDOW_BUDGET."""
+        """The cells where the gradient is not zero, in batches within WINDOW_BUDGET. Methods use
+        `each_window` or what is built on it, which may be several times faster."""
 
     def each_window(self, work: Callable[[Window], Result]) -> Iterator[Result]:
-        """work(window) of the `windows`, in their order; on a processor several may run at once, in
-        threads of their own."""
+        """work(window) of every window, in their order. Several may run at once, in threads of
+        their own: what `work` writes has to be of the window's detections alone."""
         for window in self.windows():
             with one_thread_if_small(window.gradient):
                 done = work(window)
@@ -119,7 +120,7 @@ class MapGradient(ABC):
     def channel_sums(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """sum over space of function(activation, gradient) -> [n, C, a, b]: [N, C].
 
-        `function` must be zero where the gradient is zero.
+        `function` must be zero where the gradient is zero; it may run in several threads at once.
         """
         sums = self.gradient.new_zeros(len(self), len(self.activation))
 
@@ -133,7 +134,7 @@ class MapGradient(ABC):
     def elementwise(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Maps [N, h, w] from function(activation, gradient) -> [n, a, b].
 
-        `function` must be zero where the gradient is zero.
+        `function` must be zero where the gradient is zero; it may run in several threads at once.
         """
         _, height, width = self.activation.shape
         maps = self.gradient.new_zeros(len(self), height * width)

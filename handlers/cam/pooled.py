@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from handlers.cam.gradient import WINDOW_BUDGET, MapGradient, Window, gathered
-from handlers.cam.threads import Result, side_by_side
+from handlers.cam.threads import Result, in_threads
 
 
 @dataclass(frozen=True)
@@ -60,8 +60,8 @@ class PooledGradient(MapGradient):
                 yield self._window(index, top[index], left[index], tall[index], wide[index])
 
     def each_window(self, work: Callable[[Window], Result]) -> Iterator[Result]:
-        """An accelerator is fastest with many footprints at once. A processor with one, which its
-        cache holds: without padding and without a copy of the map."""
+        """As of any MapGradient. An accelerator is fastest with many footprints at once, and a
+        processor with one in each thread, which its cache holds: without padding or a copy."""
         if self.gradient.device.type != "cpu":
             return super().each_window(work)
         number, channels, tall, wide = self.gradient.shape
@@ -86,7 +86,7 @@ class PooledGradient(MapGradient):
         spans = torch.stack([torch.arange(number), *_span(self.rows), *_span(self.columns)], 1)
         footprints = spans.tolist()
         floats = [channels * height * width for _, _, height, _, width in footprints]
-        return side_by_side(alone, footprints, floats)
+        return in_threads(alone, footprints, floats)
 
     def _window(
         self, index: Tensor, top: Tensor, left: Tensor, tall: Tensor, wide: Tensor

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from handlers.cam.gradient import WINDOW_BUDGET, MapGradient, Window
 from handlers.cam.registry import METHODS, Evidence, looks_at
-from handlers.cam.threads import one_thread_if_small, side_by_side
+from handlers.cam.threads import one_thread_if_small
 
 # The angle in radians by which a component may be off.
 ANGLE = 1e-4
@@ -75,8 +75,7 @@ def eigengradcam(gradient: MapGradient) -> Tensor:
     def seen(window: Window) -> tuple[Window, Cells]:
         return window, Cells.of((window.activation * window.gradient).flatten(2), number)
 
-    def project(one: tuple[Window, Cells, Tensor]) -> None:
-        window, cells, component = one
+    def project(window: Window, cells: Cells, component: Tensor) -> None:
         offset = (cells.mean * component).sum(-1, keepdim=True)
         inside = (component[:, None] @ cells.values)[:, 0]
         # Correlation with the sum over channels, which is zero outside.
@@ -88,9 +87,9 @@ def eigengradcam(gradient: MapGradient) -> Tensor:
 
     for group in _together(gradient.each_window(seen)):
         components = first_components([cells for _, cells in group])
-        found = [(*one, component) for one, component in zip(group, components, strict=True)]
-        for _ in side_by_side(project, found, [cells.values.numel() for _, cells in group]):
-            pass
+        for (window, cells), component in zip(group, components, strict=True):
+            with one_thread_if_small(cells.values):
+                project(window, cells, component)
     return maps.view(-1, height, width)
 
 
@@ -101,7 +100,8 @@ def _at_most_one(vectors: Tensor) -> Tensor:
 
 
 def _together(several: Iterator[tuple[Window, Cells]]) -> Iterator[list[tuple[Window, Cells]]]:
-    """As many at a time as WINDOW_BUDGET has room for with what is computed of them."""
+    """As many at a time as WINDOW_BUDGET has room for with what is computed of them; of those that
+    run side by side some more are there already."""
     group: list[tuple[Window, Cells]] = []
     floats = 0
     for window, cells in several:
@@ -154,7 +154,9 @@ class Cells:
             columns = self.columns()
             return columns.mT @ columns
         gram, mean = self.centred @ self.centred.mT, self.mean
-        return gram.baddbmm_(mean[..., None], mean[:, None], alpha=self.outside)
+        if self.outside:
+            gram.baddbmm_(mean[..., None], mean[:, None], alpha=self.outside)
+        return gram
 
     def direction(self, leading: Tensor) -> Tensor:
         """Of channels [n, C], from eigenvectors [n, k] of `gram`."""

@@ -51,9 +51,10 @@ def gradcam_plus_plus_weight(gradient: MapGradient) -> Callable[[Tensor], Tensor
 
 
 def _positive_sums(activation: Tensor) -> Tensor:
-    """sum over space of ReLU(A): [C]."""
-    # In a buffer that stays: to get new memory of a map's size takes several times as long.
-    channels = max(1, BUFFER // activation[0].numel())
+    """sum over space of ReLU(A) [C, h, w], of which no gradient is asked for: [C]."""
+    # A processor takes several times as long to get new memory of a large map's size.
+    cells = max(1, activation.shape[1:].numel())
+    channels = max(1, BUFFER // cells) if activation.device.type == "cpu" else len(activation)
     buffer = torch.empty_like(activation[:channels])
     parts = []
     for own in activation.split(channels):

@@ -16,6 +16,7 @@ from handlers.explainer import Explainer
 from handlers.precision import (
     HalvedProduct,
     Replaced,
+    exact_float32,
     halved_products,
     has_bfloat16_units,
     is_depthwise,
@@ -270,6 +271,17 @@ except KeyError:
     assert [each.fp32_precision for each in kinds] == before
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_program_s_autocast_does_not_count() -> None:
+    one = torch.full((2, 2), 1.001)
+    with torch.autocast("cpu", torch.bfloat16):
+        with exact_float32():
+            assert (one @ one).dtype == torch.float32
+        assert (one @ one).dtype == torch.bfloat16
+    with exact_float32():
+        assert not torch.is_autocast_enabled("cpu")
+    assert not torch.is_autocast_enabled("cpu")
 
 
 def test_an_unknown_precision_is_refused() -> None:

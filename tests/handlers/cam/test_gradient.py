@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 import handlers.cam.gradient
+from handlers.cam import weighting
 from handlers.cam.gradient import DenseGradient, LocalGradient, MapGradient
 from handlers.cam.registry import METHODS
 from handlers.cam.weighting import gradcam_plus_plus_weights
@@ -70,3 +71,14 @@ def test_gradcam_plus_plus_weighs_a_channel_below_zero_by_half_its_gradient() ->
     gradient[0, 0, 50, 50], gradient[1, 0, 50, 50] = 40, 1
     weights = gradcam_plus_plus_weights(DenseGradient(activation, gradient))
     assert weights.tolist() == [[20], [0.5]]
+
+
+@pytest.mark.parametrize("buffer", [1, 250, 10_000])
+def test_gradcam_plus_plus_sums_what_is_above_zero_a_few_channels_at_a_time(
+    buffer: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weighting, "BUFFER", buffer)
+    ours, dense = gradients("dense")
+    total = ours.activation.clamp(min=0).sum((1, 2))[:, None, None]
+    expected = (dense.relu() / (2 + total * dense.relu())).sum((2, 3))
+    assert torch.allclose(gradcam_plus_plus_weights(ours), expected, atol=1e-6)

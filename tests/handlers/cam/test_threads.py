@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from torch import Tensor
 from handlers.cam import threads
 from handlers.cam.pooled import PooledGradient
 from handlers.cam.registry import METHODS
-from handlers.cam.threads import SMALL, TOGETHER, one_thread_if_small, side_by_side
+from handlers.cam.threads import SMALL, TOGETHER, in_threads, one_thread_if_small
 
 
 @pytest.fixture(autouse=True)
@@ -86,37 +87,39 @@ def test_without_mkl_torch_has_one_all_the_same(monkeypatch: pytest.MonkeyPatch)
 def test_what_runs_side_by_side_comes_in_order(number: int) -> None:
     """The large in the calling thread, with all that torch has; the others with one."""
 
-    def work(item: int) -> tuple[int, int, bool]:
-        here = threading.current_thread() is threading.main_thread()
-        return item, torch.get_num_threads(), here
+    def work(item: int) -> tuple[int, int]:
+        assert item != 3 or threading.current_thread() is threading.main_thread()
+        return item, torch.get_num_threads()
 
     items = range(number)
-    found = list(side_by_side(work, items, [SMALL + 1 if item == 3 else 1 for item in items]))
-    assert found == [(item, 2, True) if item == 3 else (item, 1, number == 1) for item in items]
+    found = list(in_threads(work, items, [SMALL + 1 if item == 3 else 1 for item in items]))
+    assert found == [(item, 2 if item == 3 else 1) for item in items]
 
 
 def test_so_many_floats_at_a_time() -> None:
-    assert list(threads._runs([TOGETHER, 1, 1, SMALL, 9, SMALL + 1, 1])) == [
-        *([0], [1, 2, 3, 4], [5], [6])
-    ]
+    runs = threads._runs([TOGETHER, 1, 1, SMALL, 9, SMALL + 1, 1])
+    assert list(runs) == [[0], [1, 2, 3, 4], [5], [6]]
 
 
 def test_two_run_at_once_in_the_modes_of_who_asked() -> None:
     both = threading.Barrier(2, timeout=20)
+    asks: ContextVar[int] = ContextVar("asks")
 
-    def work(item: int) -> tuple[bool, bool]:
+    def work(item: int) -> tuple[bool, bool, int]:
         both.wait()
-        return torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+        return torch.is_inference_mode_enabled(), torch.is_grad_enabled(), asks.get()
 
-    for inference, gradients in [(True, False), (False, False), (False, True)]:
-        with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
-            assert list(side_by_side(work, [0, 1], [1, 1])) == 2 * [(inference, gradients)]
+    for who, modes in enumerate([(True, False), (False, False), (False, True)]):
+        asks.set(who)
+        with torch.inference_mode(modes[0]), torch.set_grad_enabled(modes[1]):
+            assert list(in_threads(work, [0, 1], [1, 1])) == 2 * [(*modes, who)]
 
 
 def test_what_is_raised_there_is_raised_here() -> None:
+    before = threading.enumerate()
     with pytest.raises(ZeroDivisionError):
-        list(side_by_side(lambda item: 1 // item, [1, 0, 1], [1, 1, 1]))
-    assert threading.active_count() == 1
+        list(in_threads(lambda item: 1 // item, [1, 0, 1], [1, 1, 1]))
+    assert threading.enumerate() == before
 
 
 @pytest.mark.parametrize("reason", ["one thread", "no threadpoolctl"])
@@ -125,7 +128,7 @@ def test_one_after_the_other(reason: str, monkeypatch: pytest.MonkeyPatch) -> No
         torch.set_num_threads(1)
     else:
         monkeypatch.setattr(threads, "_openmp", lambda: None)
-    found = side_by_side(lambda item: threading.current_thread(), [1, 2], [1, 1])
+    found = in_threads(lambda item: threading.current_thread(), [1, 2], [1, 1])
     assert set(found) == {threading.main_thread()}
 
 
@@ -140,21 +143,25 @@ def test_without_threadpoolctl_threads_stay_as_they_are(monkeypatch: pytest.Monk
 def test_the_maps_of_a_small_footprint_take_one(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever makes a large tensor for each box."""
+    """Whatever makes a large tensor for each box. The maps are those of torch's every thread."""
     torch.manual_seed(0)
-    rows, columns = torch.rand(2, 7, 12), torch.rand(2, 7, 16)
-    pooled, gradient = torch.randn(2, 2, 64, 7, 7)
-    threads = []
+    rows, columns = torch.rand(5, 7, 12), torch.rand(5, 7, 16)
+    pooled, gradient = torch.randn(2, 5, 64, 7, 7)
+    evidence = PooledGradient(torch.randn(64, 12, 16), pooled, gradient, rows, columns)
+    function = METHODS.get(method)
+    assert function is not None
+    with monkeypatch.context() as without:
+        without.setattr(threads, "_openmp", lambda: None)
+        one_by_one = function(evidence)
+    numbers = []
     multiply = Tensor.__mul__
 
     def noted(one: Tensor, other: Any) -> Tensor:
         found: Tensor = multiply(one, other)
         if found.numel() >= 64 * 12 * 16:
-            threads.append(torch.get_num_threads())
+            numbers.append(torch.get_num_threads())
         return found
 
     monkeypatch.setattr(Tensor, "__mul__", noted)
-    function = METHODS.get(method)
-    assert function is not None
-    function(PooledGradient(torch.randn(64, 12, 16), pooled, gradient, rows, columns))
-    assert set(threads) == {1}
+    torch.testing.assert_close(function(evidence), one_by_one, rtol=1e-5, atol=1e-5)
+    assert set(numbers) == {1}
