@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -162,7 +163,9 @@ def test_a_killed_publication_is_finished_by_the_same_bytes_alone(
     archive, registry = small(tmp_path), Registry.open(place)
     write_signature(signature_of(archive), archive, KEY)
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, place, str(archive), str(step)], check=False
+        [sys.executable, "-c", KILLED, place, str(archive), str(step)],
+        env={**os.environ, "TMPDIR": str(tmp_path)},  # of what it leaves behind
+        check=False,
     )
     assert done.returncode == -signal.SIGKILL
     assert len(keys(registry)) == step
