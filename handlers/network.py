@@ -111,7 +111,7 @@ class Network:
     def name_non_finite(self, inputs: Inputs, part: Part | AllParts | None = None) -> None:
         """Raises NonFiniteError for the first weight or activation that is not finite, if any."""
         check_weights(self.detector.model)
-        with torch.no_grad(), finite(self.detector.model):
+        with torch.no_grad(), exact_float32(), finite(self.detector.model):
             features = self.features(inputs)
             if part is None:
                 self.detector.score(features, self.detector.propose(features))

@@ -61,7 +61,8 @@ class PooledGradient(MapGradient):
 
     def each_window(self, work: Callable[[Window], Result]) -> Iterator[Result]:
         """As of any MapGradient. An accelerator is fastest with many footprints at once, and a
-        processor with one in each thread, which its cache holds: without padding or a copy."""
+        processor with one in each thread, which its cache holds: without padding or a copy
+        of the map."""
         if self.gradient.device.type != "cpu":
             return super().each_window(work)
         number, channels, tall, wide = self.gradient.shape

@@ -42,10 +42,11 @@ def one_thread_if_small(values: Tensor) -> AbstractContextManager[object]:
 def in_threads(
     work: Callable[[Item], Result], items: Sequence[Item], floats: Sequence[int]
 ) -> Iterator[Result]:
-    """work(item) of each item, for work on a processor, in their order, as far as it is asked for.
+    """work(item) of each item, for work on a processor, in their order; some at a time, as their
+    results are asked for.
 
-    floats: how many each is about. Those of at most SMALL run side by side, some at a time, in as
-    many threads as torch has here, at most MOST, each with one; the others alone. Without
+    floats: how many each is about. Those of at most SMALL run side by side in as many threads
+    as torch has here, at most MOST, each with one; the others alone. Without
     threadpoolctl all run one after the other. What `work` raises is raised here.
     """
     threads = min(torch.get_num_threads(), MOST)
@@ -93,16 +94,18 @@ def _side_by_side(work: Callable[[Item], Result], items: list[Item], threads: in
             raised.append(error)
 
     # Not those of concurrent.futures, which takes nothing more once the program's end has begun.
-    others = [
-        Thread(target=copy_context().run, args=(run,)) for _ in range(min(threads, len(items)) - 1)
-    ]
-    for each in others:
-        each.start()
-    run()
-    for each in others:
-        each.join()
+    others: list[Thread] = []
+    try:
+        for _ in range(min(threads, len(items)) - 1):
+            other = Thread(target=copy_context().run, args=(run,))
+            other.start()
+            others.append(other)
+        run()
+    finally:
+        for each in others:
+            each.join()
     if raised:
-        raise raised[0]
+        raise raised.pop(0)  # which nothing here holds then, or its tensors would stay
     return [found[place] for place in range(len(items))]
 
 

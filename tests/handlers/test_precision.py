@@ -279,9 +279,25 @@ def test_a_program_s_autocast_does_not_count() -> None:
         with exact_float32():
             assert (one @ one).dtype == torch.float32
         assert (one @ one).dtype == torch.bfloat16
+    with torch.autocast("cpu", torch.bfloat16):
+        with pytest.raises(KeyError), exact_float32():
+            raise KeyError
+        assert torch.is_autocast_enabled("cpu")
     with exact_float32():
         assert not torch.is_autocast_enabled("cpu")
     assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize("method", ["odam", "eigengradcam"])
+def test_maps_are_the_same_under_a_program_s_autocast(method: str) -> None:
+    subject, request = explainer("fp32"), ExplainRequest(method=method, score_threshold=0.0)
+    (expected,) = subject.explain(PICTURES[:1], request)
+    with torch.autocast("cpu", torch.bfloat16):
+        (found,) = subject.explain(PICTURES[:1], request)
+    assert expected
+    for one, other in zip(expected, found, strict=True):
+        assert one.score == other.score
+        torch.testing.assert_close(one.heatmap, other.heatmap)
 
 
 def test_an_unknown_precision_is_refused() -> None:

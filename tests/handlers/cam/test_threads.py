@@ -115,11 +115,23 @@ def test_two_run_at_once_in_the_modes_of_who_asked() -> None:
             assert list(in_threads(work, [0, 1], [1, 1])) == 2 * [(*modes, who)]
 
 
-def test_what_is_raised_there_is_raised_here() -> None:
-    before = threading.enumerate()
+def test_what_is_raised_there_is_raised_here_and_ends_the_rest() -> None:
+    before = set(threading.enumerate())
+    both = threading.Barrier(2, timeout=20)
+    done = []
+
+    def work(item: int) -> None:
+        both.wait()
+        if threading.current_thread() is not threading.main_thread():
+            raise ZeroDivisionError
+        for other in set(threading.enumerate()) - before:
+            other.join(20)
+        done.append(item)
+
     with pytest.raises(ZeroDivisionError):
-        list(in_threads(lambda item: 1 // item, [1, 0, 1], [1, 1, 1]))
-    assert threading.enumerate() == before
+        list(in_threads(work, [0, 1, 2, 3], [1, 1, 1, 1]))
+    assert len(done) == 1
+    assert set(threading.enumerate()) <= before
 
 
 @pytest.mark.parametrize("reason", ["one thread", "no threadpoolctl"])
@@ -143,7 +155,7 @@ def test_without_threadpoolctl_threads_stay_as_they_are(monkeypatch: pytest.Monk
 def test_the_maps_of_a_small_footprint_take_one(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever makes a large tensor for each box. The maps are those of torch's every thread."""
+    """Whatever makes a large tensor for each box. The maps equal those with all of torch's."""
     torch.manual_seed(0)
     rows, columns = torch.rand(5, 7, 12), torch.rand(5, 7, 16)
     pooled, gradient = torch.randn(2, 5, 64, 7, 7)
